@@ -1,0 +1,176 @@
+"""Which cities are there, and what do their files say? Unknown keys are refused, and every complaint names file and key."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import cattrs
+import shapely
+import shapely.geometry
+
+from hexhail.cities.model import City, Product
+from hexhail.kernel.errors import DomainError
+from hexhail.kernel.ids import check_city_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hexhail.kernel.settings import Settings
+
+P = TypeVar("P")
+
+SECTIONS = ("location", "matching", "pricing", "routing", "simulator")
+
+
+class CityError(ValueError):
+    """A city's file is missing or wrong; one line says where and what."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AreaTable:
+    polygon: tuple[tuple[float, float], ...] = ()
+    """Corners, (lat, lng) each."""
+    geojson: str = ""
+    """A file below HEXHAIL_DATA instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CityTable:
+    id: str
+    name: str
+    time_zone: str
+    currency_code: str
+    capabilities: tuple[str, ...]
+    area: _AreaTable
+    products: tuple[_ProductTable, ...]
+    index_resolution: int = 9
+    surge_resolution: int = 8
+    buckets: int = 1
+    freshness_limit_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _ProductTable:
+    id: str
+    capabilities: tuple[str, ...]
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+
+    def strictly(kinds: tuple[type, ...]) -> Any:
+        def structure(value: Any, kind: type) -> Any:
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise ValueError(f"{value!r} is not of type {kind.__name__}")
+            return kind(value)
+
+        return structure
+
+    for kind, accepted in ((int, (int,)), (float, (int, float)), (str, (str,)), (bool, (bool,))):
+        converter.register_structure_hook(kind, strictly(accepted))
+    return converter
+
+
+def _structure(table: Mapping[str, object], kind: type[P], where: str) -> P:
+    try:
+        return _converter().structure(table, kind)
+    except cattrs.BaseValidationError as error:
+        raise CityError(f"{where}: {'; '.join(cattrs.transform_error(error))}") from None
+    except (ValueError, TypeError) as error:
+        raise CityError(f"{where}: {error}") from None
+
+
+def policy_of(city: City, section: str, kind: type[P]) -> P:
+    """The parameters in one section of a city's file, as the frozen dataclass of whoever decides by them. Raises CityError."""
+    return _structure(city.policies.get(section, {}), kind, f"{city.city_id}.toml [{section}]")
+
+
+def load_city_file(path: Path, data_dir: Path) -> City:
+    """The city that a TOML file describes. Raises CityError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CityError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CityError(f"{path}: not TOML: {error}") from None
+    unknown = set(document) - {"city", *SECTIONS}
+    if unknown:
+        raise CityError(f"{path}: unknown sections {', '.join(sorted(unknown))}")
+    table = _structure(document.get("city", {}), _CityTable, f"{path.name} [city]")
+    try:
+        city_id = check_city_name(table.id)
+        ZoneInfo(table.time_zone)
+    except DomainError as error:
+        raise CityError(f"{path.name} [city]: {error.message}") from None
+    except (ZoneInfoNotFoundError, ValueError):
+        raise CityError(f"{path.name} [city]: {table.time_zone!r} is not a time zone") from None
+    if not 0 <= table.surge_resolution <= table.index_resolution <= 12:
+        raise CityError(f"{path.name} [city]: 0 <= surge_resolution <= index_resolution <= 12 does not hold")
+    products = tuple(Product(p.id, p.capabilities) for p in table.products)
+    city = City(
+        city_id=city_id,
+        name=table.name,
+        time_zone=table.time_zone,
+        currency_code=table.currency_code,
+        index_resolution=table.index_resolution,
+        surge_resolution=table.surge_resolution,
+        buckets=table.buckets,
+        freshness_limit_s=table.freshness_limit_s,
+        capabilities=table.capabilities,
+        products=products,
+        area=_area(table.area, data_dir, path.name),
+        policies={section: document.get(section, {}) for section in SECTIONS},
+    )
+    for product in products:
+        try:
+            city.capability_mask(product.capabilities)
+        except DomainError as error:
+            raise CityError(f"{path.name}: product {product.product_id}: {error.message}") from None
+    return city
+
+
+def _area(table: _AreaTable, data_dir: Path, where: str) -> shapely.Polygon | shapely.MultiPolygon:
+    if bool(table.polygon) == bool(table.geojson):
+        raise CityError(f"{where} [city.area]: give either polygon or geojson")
+    if table.polygon:
+        area: shapely.geometry.base.BaseGeometry = shapely.Polygon([(lng, lat) for lat, lng in table.polygon])
+    else:
+        path = data_dir / table.geojson
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            area = shapely.geometry.shape(document.get("geometry", document))
+        except OSError:
+            raise CityError(
+                f"{where}: {path} cannot be read: set HEXHAIL_DATA to the folder that holds {table.geojson}"
+            ) from None
+        except (ValueError, AttributeError, KeyError, TypeError, shapely.errors.ShapelyError) as error:
+            raise CityError(f"{where}: {path} is not a GeoJSON polygon: {error}") from None
+    if not isinstance(area, shapely.Polygon | shapely.MultiPolygon) or area.is_empty or not area.is_valid:
+        raise CityError(f"{where} [city.area]: not a valid polygon")
+    return area
+
+
+def city_files(settings: Settings) -> dict[str, Path]:
+    """City id -> file: the built-in ones, and those of HEXHAIL_CITIES_DIR, which come first."""
+    built_in = Path(str(resources.files("hexhail.cities")))
+    folders = [built_in, *([settings.cities_dir] if settings.cities_dir else [])]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+
+
+def load_city(city_id: str, settings: Settings) -> City:
+    """The city of this id. Raises CityError."""
+    files = city_files(settings)
+    if city_id not in files:
+        raise CityError(f"there is no city {city_id!r}: known are {', '.join(sorted(files))}")
+    city = load_city_file(files[city_id], settings.data)
+    if city.city_id != city_id:
+        raise CityError(f"{files[city_id].name} calls itself {city.city_id!r}")
+    return city

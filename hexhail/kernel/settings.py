@@ -1,0 +1,28 @@
+"""Where things are, from the environment: read in one place, into one frozen object. Policies come from a city's TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable HEXHAIL_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="HEXHAIL_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("hexhail"), description="Keys and the embedded stores' data.")
+    data: Path = Field(default=Path("../shared/data"), description="Real requests, roads and vehicles.")
+    cities_dir: Path | None = Field(default=None, description="Further city TOML files, beside the built-in ones.")
+    redis_url: str | None = Field(default=None, description="Valkey or Redis; none means the embedded one.")
+    postgres_dsn: str | None = Field(default=None, description="PostgreSQL; none means the embedded one.")
+    location_address: str = Field(default="127.0.0.1:7601", description="Where the location service listens.")
+    matching_address: str = Field(default="127.0.0.1:7602", description="Where the matching service listens.")
+    pricing_address: str = Field(default="127.0.0.1:7603", description="Where the pricing service listens.")
+    clock_offset_ms: int = Field(default=0, description="Added to the machine's time in everything but tokens.")
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,187 @@
+"""What happens around every call: who is it, may it, is there room, how long may it take, and what does its error look like.
+
+One server interceptor does it all, in this order, so that servicers hold nothing but check, call, reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.rpc.status import CODE_OF, DETAILS_KEY, status_details
+from hexhail.rpc.tokens import Principal, Role, verify_token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+log = structlog.get_logger(__name__)
+
+_principal: ContextVar[Principal] = ContextVar("principal")
+
+OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+"""Services of the standard kind that anyone may ask."""
+
+
+def principal() -> Principal:
+    """Who is making the call that is being served?"""
+    return _principal.get()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRule:
+    """Who may call a method, and whether its behaviour is built."""
+
+    roles: frozenset[Role]
+    implemented: bool = True
+
+
+@dataclass(slots=True)
+class Drain:
+    """Ends open streams with OK when the server is about to stop: grpc would cut them off with an error."""
+
+    _streams: set[asyncio.Task[Any]] = field(default_factory=set)
+    draining: bool = False
+
+    def begin(self) -> None:
+        """Ends every open stream, and refuses new calls."""
+        self.draining = True
+        for task in self._streams:
+            task.cancel("drain")
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncIterator[None]:
+        """Around the serving of one stream: leaves quietly when the server drains."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in a task
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            task.uncancel()
+        finally:
+            self._streams.discard(task)
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Identity, access, room, deadline, error mapping and logging for every method of a server."""
+
+    def __init__(
+        self,
+        token_key: bytes,
+        rules: Mapping[str, MethodRule],
+        drain: Drain,
+        *,
+        max_inflight: int = 2_000,
+        default_deadline_s: float = 10.0,
+    ) -> None:
+        self._token_key = token_key
+        self._rules = rules
+        self._drain = drain
+        self._max_inflight = max_inflight
+        self._default_deadline_s = default_deadline_s
+        self._inflight = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wraps the method's handler in everything that this module's first line names."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(OPEN_SERVICES):
+            return handler
+        any_handler: Any = handler  # the four kinds of behaviour differ in type only
+        if handler.response_streaming:
+            serve = self._stream(method, any_handler.stream_stream or any_handler.unary_stream)
+            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        else:
+            serve = self._unary(method, any_handler.stream_unary or any_handler.unary_unary)
+            make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        return make(serve, any_handler.request_deserializer, any_handler.response_serializer)
+
+    def _unary(self, method: str, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
+            async with self._errors_mapped(method, context):
+                self._admit(method, context)
+                if self._inflight >= self._max_inflight:
+                    raise DomainError(Reason.OVERLOADED, "too many calls at once", retry_after_ms=1000)
+                self._inflight += 1
+                try:
+                    async with asyncio.timeout(self._time_left_s(context)):
+                        return await behaviour(request, context)
+                except TimeoutError:
+                    raise DomainError(Reason.DEADLINE_PASSED, "the call took longer than it may") from None
+                finally:
+                    self._inflight -= 1
+
+        return serve
+
+    def _stream(self, method: str, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._errors_mapped(method, context), self._drain.stream():
+                self._admit(method, context)
+                async for reply in behaviour(request, context):
+                    yield reply
+
+        return serve
+
+    def _admit(self, method: str, context: Context) -> None:
+        if self._drain.draining:
+            raise DomainError(Reason.DRAINING, "this server is shutting down: connect again")
+        caller = verify_token(self._token_key, _bearer(context))
+        rule = self._rules[method]
+        if caller.role not in rule.roles:
+            raise DomainError(
+                Reason.ROLE_NOT_ALLOWED, f"role {caller.role} may not call {method}", role=caller.role, method=method
+            )
+        if not rule.implemented:
+            raise DomainError(Reason.NOT_IMPLEMENTED, f"{method} is not built yet", method=method)
+        _principal.set(caller)
+        structlog.contextvars.bind_contextvars(caller=str(caller))
+
+    def _time_left_s(self, context: Context) -> float:
+        left_s = context.time_remaining()
+        return self._default_deadline_s if left_s is None else left_s
+
+    @asynccontextmanager
+    async def _errors_mapped(self, method: str, context: Context) -> AsyncIterator[None]:
+        try:
+            yield
+        except DomainError as error:
+            await self._abort(context, method, error)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception:
+            incident_id = secrets.token_hex(8)
+            log.exception("call failed", method=method, incident_id=incident_id)
+            await self._abort(context, method, DomainError(Reason.INTERNAL, "a defect of ours", incident_id=incident_id))
+
+    @staticmethod
+    async def _abort(context: Context, method: str, error: DomainError) -> None:
+        log.debug("call refused", method=method, reason=error.reason, **error.metadata)
+        await context.abort(CODE_OF[error.reason], error.message, ((DETAILS_KEY, status_details(error)),))
+
+
+def _bearer(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            text = value if isinstance(value, str) else value.decode("ascii", "replace")
+            scheme, _, token = text.partition(" ")
+            if scheme.lower() == "bearer" and token:
+                return token
+            raise DomainError(Reason.TOKEN_INVALID, "the authorization is not of the form 'Bearer TOKEN'")
+    raise DomainError(Reason.TOKEN_MISSING, "no bearer token came with the call")

@@ -1,0 +1,120 @@
+"""How a service listens: channel options, health, reflection, and an end that breaks nobody's stream."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hexhail.rpc.interceptor import Drain, MethodRule, ServerInterceptor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from hexhail.rpc.tokens import Role
+
+log = structlog.get_logger(__name__)
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # a taken port is an error, not a second silent listener
+    ("grpc.server.max_pending_requests", 20_000),  # thousands of phones open their streams in the same second
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class ListenError(Exception):
+    """The address cannot be listened on (taken, say)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One gRPC service: its descriptor's full name, its servicer, and who may call which method."""
+
+    full_name: str
+    servicer: Any
+    servicer_base: type
+    register: Callable[[Any, grpc.aio.Server], None]
+    access: Mapping[str, frozenset[Role]]
+
+    def rules(self) -> dict[str, MethodRule]:
+        """Method path -> rule. A method that the servicer inherits from the generated base is not built yet.
+
+        Raises ValueError where `access` and the service's methods differ.
+        """
+        methods = {name for name in vars(self.servicer_base) if not name.startswith("_")}
+        if methods != set(self.access):
+            raise ValueError(f"{self.full_name}: access rules and methods differ in {sorted(methods ^ set(self.access))}")
+        return {
+            f"/{self.full_name}/{name}": MethodRule(
+                self.access[name], getattr(type(self.servicer), name) is not getattr(self.servicer_base, name)
+            )
+            for name in methods
+        }
+
+
+class Server:
+    """A listening service; `address` is where clients reach it."""
+
+    def __init__(self, server: grpc.aio.Server, drain: Drain, health_servicer: health.aio.HealthServicer, address: str) -> None:
+        self._server = server
+        self._drain = drain
+        self._health = health_servicer
+        self.address = address
+
+    async def stop(self, grace_s: float = 2.0) -> None:
+        """Says NOT_SERVING, ends open streams with OK, lets calls under way finish, stops."""
+        await self._health.enter_graceful_shutdown()
+        self._drain.begin()
+        await self._server.stop(grace_s)
+
+
+async def start_server(spec: ServiceSpec, listen: str, token_key: bytes) -> Server:
+    """Listens at `listen` (`host:port`, port 0 for a free one, or `unix:PATH`) and serves. Raises ListenError."""
+    drain = Drain()
+    interceptor = ServerInterceptor(token_key, spec.rules(), drain)
+    server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
+    spec.register(spec.servicer, server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = (spec.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        raise ListenError(f"cannot listen on {listen}: is it taken, or not an address of this machine?") from None
+    await server.start()
+    for name in (spec.full_name, health.OVERALL_HEALTH):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+    log.info("listening", address=address)
+    return Server(server, drain, health_servicer, address)
+
+
+@asynccontextmanager
+async def serving(spec: ServiceSpec, listen: str, token_key: bytes) -> AsyncIterator[Server]:
+    """A server for the time of the block."""
+    server = await start_server(spec, listen, token_key)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def until_told_to_stop() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

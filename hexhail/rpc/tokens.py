@@ -1,0 +1,71 @@
+"""Who is calling? Bearer tokens: signed JSON (RFC 7519), one subject and one role each. Their times are real time, always."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import StrEnum
+
+import jwt
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.ids import check_name, fleet_of
+
+AUDIENCE = "hexhail"
+_ALGORITHM = "HS256"
+
+
+class Role(StrEnum):
+    """What kind of caller a token speaks for."""
+
+    RIDER = "rider"
+    DRIVER = "driver"
+    FLEET = "fleet"
+    OPERATOR = "operator"
+    SERVICE = "service"
+
+
+EVERYONE = frozenset(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose token was verified."""
+
+    role: Role
+    subject: str
+
+    def __str__(self) -> str:
+        """As the event log names an actor: `driver/acme.d17`."""
+        return f"{self.role}/{self.subject}"
+
+    def may_report_for(self, driver_id: str) -> bool:
+        """Is it the driver itself, or the fleet that the driver's id names?"""
+        if self.role is Role.DRIVER:
+            return self.subject == driver_id
+        return self.role is Role.FLEET and fleet_of(driver_id) == self.subject
+
+
+def mint_token(key: bytes, role: Role, subject: str, lifetime_s: float = 24 * 3600) -> str:
+    """A token for this caller, valid from now. Raises INVALID_FIELD where the subject is not an id."""
+    check_name("subject", subject)
+    now = dt.datetime.now(dt.UTC)
+    claims = {
+        "sub": subject,
+        "role": role.value,
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + dt.timedelta(seconds=lifetime_s),
+    }
+    return jwt.encode(claims, key, algorithm=_ALGORITHM)
+
+
+def verify_token(key: bytes, token: str) -> Principal:
+    """Whom does this token speak for? Raises TOKEN_EXPIRED or TOKEN_INVALID."""
+    try:
+        claims = jwt.decode(token, key, algorithms=[_ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "sub", "role"]})
+        return Principal(Role(claims["role"]), check_name("sub", claims["sub"]))
+    except jwt.ExpiredSignatureError:
+        raise DomainError(Reason.TOKEN_EXPIRED, "the token has expired: ask for a new one") from None
+    except (jwt.InvalidTokenError, ValueError, DomainError) as error:
+        raise DomainError(Reason.TOKEN_INVALID, f"the token is not one of ours: {error}") from None
