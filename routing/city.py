@@ -1,0 +1,106 @@
+"""From a city's `[routing]` table to its router."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cattrs
+
+from routing.crow import CrowParams, CrowRouter
+from routing.grid import GridParams, grid_graph
+from routing.loaders import load_road_graph
+from routing.road import RoadParams, RoadRouter
+from routing.tables import load_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from routing.graph import RoadGraph
+    from routing.model import Router
+
+KINDS = ("crow", "road", "grid")
+
+P = TypeVar("P", CrowParams, RoadParams, GridParams)
+
+
+def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cache_dir: Path | None) -> Router:
+    """Which router does a city's `[routing]` table ask for?
+
+    `kind` is one of: `crow` (with the fields of CrowParams, less the time zone), `road` (with `file`, relative to the data
+    folder, and the fields of RoadParams), `grid` (with the fields of GridParams and of RoadParams).
+
+    Raises ValueError for unknown keys and unfit values; FileNotFoundError for a road file that is not there;
+    RoutingFileError for one that cannot be used.
+    """
+    rest = dict(table)
+    kind = rest.pop("kind", None)
+    if kind == "crow":
+        return CrowRouter(_params(CrowParams, rest | {"time_zone": time_zone}))
+    road_names = {field.name for field in fields(RoadParams)}
+    road = _params(RoadParams, {key: value for key, value in rest.items() if key in road_names})
+    rest = {key: value for key, value in rest.items() if key not in road_names}
+    if kind == "grid":
+        graph = grid_graph(_params(GridParams, rest))
+    elif kind == "road":
+        graph = _graph_of_file(rest, data_dir)
+    else:
+        raise ValueError(f"routing: kind is {kind!r}, not one of {', '.join(KINDS)}")
+    return RoadRouter(graph, load_tables(graph, cache_dir), road)
+
+
+def _graph_of_file(rest: dict[str, object], data_dir: Path) -> RoadGraph:
+    name = rest.pop("file", None)
+    if not isinstance(name, str) or not name:
+        raise ValueError("routing: file is missing: the road network's file, relative to the data folder")
+    if rest:
+        raise ValueError(f"routing: unknown keys: {', '.join(sorted(rest))}")
+    path = data_dir / name
+    if not path.is_file():
+        raise FileNotFoundError(f"the road network {path} is not there: set HEXHAIL_DATA to the folder that holds {name}")
+    graph, _ = load_road_graph(path)
+    return graph
+
+
+def _params(kind: type[P], values: Mapping[str, object]) -> P:
+    try:
+        return _CONVERTER.structure(values, kind)
+    except cattrs.BaseValidationError as error:
+        problems = cattrs.transform_error(error, path="routing", format_exception=_problem)
+        raise ValueError("; ".join(problems)) from error
+    except ValueError as error:
+        raise ValueError(f"routing: {error}") from error
+
+
+def _problem(error: BaseException, _type: type | None) -> str:
+    if isinstance(error, KeyError):
+        return "required, and missing"
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return f"unknown keys: {', '.join(sorted(error.extra_fields))}"
+    return str(error)
+
+
+def _strict_float(value: Any, _type: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _strict_int(value: Any, _type: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _strict_str(value: Any, _type: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+_CONVERTER.register_structure_hook(float, _strict_float)
+_CONVERTER.register_structure_hook(int, _strict_int)
+_CONVERTER.register_structure_hook(str, _strict_str)

@@ -1,0 +1,134 @@
+"""All pairs of a small road network: fastest times, and the distances along them. Computed once, shared by all processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from hexhail.kernel.units import MS_PER_S
+from routing.graph import MM_PER_M, RoadGraph
+
+if TYPE_CHECKING:
+    from routing.model import Floats32
+
+MAX_NODES = 10_000
+"""Above this a table is too large (2 x 400 MB): such a city needs another router."""
+
+LENGTH_BITS = 29
+TIME_BITS = 24
+LAYOUT = 1
+"""The number of the cache files' format: another format, another name."""
+BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """All pairs, by destination: row v holds the way from every node to v, so that one pickup's drivers are one row.
+
+    times_s : float32[n_nodes, n_nodes], seconds of free flow from node [.., u] to node [v, ..]; inf where there is no way
+    distances_m : float32[n_nodes, n_nodes], metres along that fastest way (the shortest of several as fast)
+    """
+
+    times_s: Floats32
+    distances_m: Floats32
+
+    def __post_init__(self) -> None:
+        n = len(self.times_s)
+        for name, table in (("times_s", self.times_s), ("distances_m", self.distances_m)):
+            if table.shape != (n, n) or table.dtype != np.float32:
+                raise ValueError(f"{name} is {table.dtype}{list(table.shape)}, not float32[{n}, {n}]")
+
+
+def build_tables(graph: RoadGraph) -> Tables:
+    """The tables of a graph, from one Dijkstra per node.
+
+    Time and length travel in one number: milliseconds above, millimetres in the lower 29 bits, exact in a float64 below
+    2**53. So the way found is the fastest, of equally fast ones the shortest, and both sums are read from one result.
+
+    Raises ValueError for a graph too large for a table, or with ways too long for that number (4.6 h or 536 km).
+    Source: Dijkstra 1959 (scipy); the packing is our choice.
+    """
+    return _tables_of(_stacked(graph))
+
+
+def load_tables(graph: RoadGraph, cache_dir: Path | None) -> Tables:
+    """The tables of a graph, mapped from the cache folder, where the first process to ask puts them.
+
+    The file is named by the graph's content, written aside and renamed, so that no reader sees half of one. Processes that
+    ask at the same time wait for the first. A damaged file is made anew. Without a folder, the tables are computed here.
+
+    Raises as `build_tables`; OSError where the folder cannot be written.
+    """
+    if cache_dir is None:
+        return build_tables(graph)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    path = cache_dir / f"tables-{LAYOUT}-{graph.digest()}.npy"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stacked = _mapped(path, graph.n_nodes)
+        if stacked is None:
+            _write(path, _stacked(graph))
+            stacked = _mapped(path, graph.n_nodes)
+    if stacked is None:
+        raise OSError(f"{path} was written and cannot be read")
+    return _tables_of(stacked)
+
+
+def _stacked(graph: RoadGraph) -> Floats32:
+    n = graph.n_nodes
+    if n > MAX_NODES:
+        raise ValueError(f"the graph has {n} nodes: all-pairs tables hold at most {MAX_NODES}")
+    stacked = np.empty((2, n, n), dtype=np.float32)
+    time_ms, length_mm = np.rint(graph.time_s * MS_PER_S), np.rint(graph.length_m * MM_PER_M)
+    packed = time_ms * 2.0**LENGTH_BITS + length_mm
+    towards = csr_array((packed, graph.head, graph.first_edge), shape=(n, n)).T.tocsr()
+    top_speed = float((length_mm / time_ms).max(initial=0.0))
+    for begin in range(0, n, BLOCK):
+        rows = slice(begin, min(begin + BLOCK, n))
+        ways = np.asarray(dijkstra(towards, indices=np.arange(rows.start, rows.stop)))
+        reached = np.isfinite(ways)
+        longest_ms = float(ways[reached].max(initial=0.0)) / 2.0**LENGTH_BITS
+        if longest_ms >= 2**TIME_BITS or longest_ms * top_speed >= 2**LENGTH_BITS:
+            raise ValueError(f"the graph has ways of {longest_ms / 3_600_000:.1f} h: too long for all-pairs tables")
+        whole_ms = np.floor(ways / 2.0**LENGTH_BITS)
+        stacked[0, rows] = whole_ms / MS_PER_S
+        np.subtract(ways, whole_ms * 2.0**LENGTH_BITS, out=whole_ms, where=reached)
+        stacked[1, rows] = whole_ms / MM_PER_M
+    return stacked
+
+
+def _tables_of(stacked: Floats32) -> Tables:
+    stacked.setflags(write=False)
+    return Tables(stacked[0], stacked[1])
+
+
+def _mapped(path: Path, n_nodes: int) -> Floats32 | None:
+    if not path.exists():
+        return None
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    if mapped.shape != (2, n_nodes, n_nodes) or mapped.dtype != np.float32:
+        return None
+    tables: Floats32 = mapped.view(np.ndarray)
+    return tables
+
+
+def _write(path: Path, stacked: Floats32) -> None:
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, stacked)
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
