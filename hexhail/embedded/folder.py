@@ -1,4 +1,4 @@
-"""Whose is a store's data folder, and where is its socket? One process at a time holds a folder, by a lock that dies with it."""
+"""Whose is a store's data folder, and where is its socket? One process at a time holds it, by a lock that ends with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def store_folder(data_dir: Path, name: str) -> AsyncIterator[StoreFolder]:
 
     Raises StoreError when another process holds it, or when it cannot be used.
     """
-    data_dir = data_dir.absolute()
+    data_dir = _absolute(data_dir)
     opened: list[int] = []
     temporary: Path | None = None
     try:
@@ -83,6 +83,10 @@ def fits_a_socket(folder: Path) -> bool:
     """Can a socket in this folder be reached, by a path short enough and without a character that needs quoting?"""
     longest = os.fsencode(folder / _LONGEST_SOCKET_NAME)
     return len(longest) <= _SOCKET_PATH_BYTES and _PLAIN_PATH.fullmatch(str(folder)) is not None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _opened(path: Path, opened: list[int]) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _READY_S: Final = 60.0
 _INIT_S: Final = 120.0
 _ANSWER_S: Final = 5.0
+_ADVICE: Final = f"start it, correct {POSTGRES_DSN_VARIABLE}, or unset that to run the embedded one"
 # SIGTERM would wait for the clients to go; SIGINT sends them away, SIGQUIT does not even tidy up.
 _STOP: Final = (StopStep(signal.SIGINT, 5.0), StopStep(signal.SIGQUIT, 6.0))
 _NAME: Final = "hexhail"
@@ -58,7 +59,6 @@ async def embedded_postgres(data_dir: Path, *, durable: bool = True) -> AsyncIte
 
 async def check_postgres(dsn: str) -> None:
     """Does a server that we can work with answer at this address? Raises StoreError, on one line, where not."""
-    advice = f"start it, correct {POSTGRES_DSN_VARIABLE}, or unset that to run the embedded one"
     try:
         connection = await asyncpg.connect(dsn, timeout=_ANSWER_S, command_timeout=_ANSWER_S)
         try:
@@ -67,7 +67,8 @@ async def check_postgres(dsn: str) -> None:
         finally:
             await connection.close(timeout=_ANSWER_S)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-        raise StoreError(f"no PostgreSQL answers at {shown(dsn)} ({str(error) or type(error).__name__}): {advice}") from error
+        reason = str(error) or type(error).__name__
+        raise StoreError(f"no PostgreSQL answers at {shown(dsn)} ({reason}): {_ADVICE}") from error
     objection = judge_postgres(str(version), int(number)).objection
     if objection is not None:
         raise StoreError(f"at {shown(dsn)}: {objection}")

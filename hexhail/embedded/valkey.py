@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _READY_S: Final = 20.0
 _ANSWER_S: Final = 5.0
+_ADVICE: Final = f"start it, correct {REDIS_URL_VARIABLE}, or unset that to run the embedded one"
 _STOP: Final = (StopStep(signal.SIGTERM, 5.0),)
 
 
@@ -67,14 +68,12 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
 
 async def check_valkey(redis_url: str) -> None:
     """Does a server that we can work with answer at this address? Raises StoreError, on one line, where not."""
-    advice = f"start it, correct {REDIS_URL_VARIABLE}, or unset that to run the embedded one"
     try:
         async with _client(redis_url) as client:
             info = await client.info("server")
     except (RedisError, OSError, ValueError) as error:
-        raise StoreError(
-            f"no Valkey or Redis answers at {shown(redis_url)} ({str(error) or type(error).__name__}): {advice}"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise StoreError(f"no Valkey or Redis answers at {shown(redis_url)} ({reason}): {_ADVICE}") from error
     objection = judge_valkey(info).objection
     if objection is not None:
         raise StoreError(f"at {shown(redis_url)}: {objection}")

@@ -15,6 +15,9 @@ VALKEY_NEEDED: Final = (7, 2)
 REDIS_NEEDED: Final = (7, 0)
 POSTGRES_NEEDED: Final = 15
 
+# Servers that speak the protocol, and name a Redis version, without being one.
+_FOREIGN_FIELDS: Final = ("dragonfly_version", "garnet_version")
+
 _VALKEY_ADVICE: Final = f"need Valkey >= 7.2 or Redis >= 7.0: correct {REDIS_URL_VARIABLE}, or unset it to run the embedded one"
 _POSTGRES_ADVICE: Final = f"need PostgreSQL >= 15: correct {POSTGRES_DSN_VARIABLE}, or unset it to run the embedded one"
 
@@ -35,13 +38,12 @@ class Verdict:
 def judge_valkey(info: Mapping[str, object]) -> Verdict:
     """Does the server section of INFO describe Valkey >= 7.2 or Redis >= 7.0, serving data?
 
-    A Valkey gives 7.2.4 as its `redis_version` for ever: its own number is in `valkey_version`, which 7.2 does not have.
+    A Valkey gives 7.2.4 as its `redis_version` for ever: its own number is in `valkey_version`.
     """
     name = str(info.get("server_name", "redis")).lower()
-    foreign = sorted(key for key in info if key.endswith("_version") and key.split("_")[0] in {"dragonfly", "keydb", "garnet"})
-    if foreign or name not in {"valkey", "redis"}:
-        other = foreign[0].removesuffix("_version") if foreign else name
-        return Verdict(other, f"found {other}; {_VALKEY_ADVICE}")
+    name = next((field.removesuffix("_version") for field in _FOREIGN_FIELDS if field in info), name)
+    if name not in {"valkey", "redis"}:
+        return Verdict(name, f"found {name}; {_VALKEY_ADVICE}")
     is_valkey = name == "valkey" or "valkey_version" in info
     product, needed = ("Valkey", VALKEY_NEEDED) if is_valkey else ("Redis", REDIS_NEEDED)
     text = str(info.get("valkey_version") or info.get("redis_version") or "")
