@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from hexhail.embedded.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 # A socket's address has 108 bytes, the closing zero included. The longest name in the folder is PostgreSQL's.
 _SOCKET_PATH_BYTES: Final = 107
@@ -54,7 +54,7 @@ async def store_folder(data_dir: Path, name: str) -> AsyncIterator[StoreFolder]:
     opened: list[int] = []
     temporary: Path | None = None
     try:
-        try:
+        with usable(data_dir):
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             holder_fd = _opened(data_dir / f"{name}.lock", opened)
             _hold(holder_fd, data_dir)
@@ -65,11 +65,6 @@ async def store_folder(data_dir: Path, name: str) -> AsyncIterator[StoreFolder]:
             temporary = None if fits_a_socket(path) else _short_private_folder()
             _write(child_fd, str(temporary or ""))
             log = _fresh_log(data_dir / f"{name}.log")
-        except OSError as error:
-            raise StoreError(
-                f"the data folder {data_dir} cannot be used ({error.strerror}: {error.filename}): "
-                "give another one by HEXHAIL_DATA_DIR"
-            ) from error
         yield StoreFolder(data_dir, path, temporary or path, log, child_fd)
     finally:
         if temporary is not None:
@@ -77,6 +72,17 @@ async def store_folder(data_dir: Path, name: str) -> AsyncIterator[StoreFolder]:
             _write(child_fd, "")
         for fd in reversed(opened):
             os.close(fd)
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Turns what the system has against the use of a folder into a StoreError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the data folder {folder} cannot be used ({error.strerror}: {error.filename}): give another one by HEXHAIL_DATA_DIR"
+        ) from error
 
 
 def fits_a_socket(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import psutil
 
 from hexhail.embedded.binaries import postgres_binaries
 from hexhail.embedded.errors import POSTGRES_DSN_VARIABLE, StoreError, shown
-from hexhail.embedded.folder import store_folder
+from hexhail.embedded.folder import store_folder, usable
 from hexhail.embedded.identity import Identity, own, postgres_identity
 from hexhail.embedded.process import Child, Launch, StopStep
 from hexhail.embedded.versions import judge_postgres
@@ -89,14 +89,12 @@ class _Server:
     async def prepare(self) -> None:
         """Makes the data folder where there is none, and clears what a killed server left in it."""
         data = self._folder.path
-        try:
+        with usable(data):
             if not data.exists():
                 await self._initialise()
             own(data, self._identity)
             own(self._folder.socket_dir, self._identity)
             _remove_stale_pid_file(data)
-        except OSError as error:
-            raise StoreError(f"the data folder {data} cannot be used ({error})") from error
 
     async def _initialise(self) -> None:
         """Makes the data beside its place and moves it there when it is whole, so that half of it is never served."""

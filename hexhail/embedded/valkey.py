@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from hexhail.embedded.binaries import valkey_binary
 from hexhail.embedded.errors import REDIS_URL_VARIABLE, StoreError, shown
-from hexhail.embedded.folder import store_folder
+from hexhail.embedded.folder import store_folder, usable
 from hexhail.embedded.process import Child, Launch, StopStep
 from hexhail.embedded.versions import judge_valkey
 
@@ -35,7 +35,8 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
     """
     binary = valkey_binary()
     async with store_folder(data_dir, "valkey") as folder:
-        folder.path.mkdir(exist_ok=True, mode=0o700)
+        with usable(folder.path):
+            folder.path.mkdir(exist_ok=True, mode=0o700)
         socket = folder.socket_dir / "valkey.sock"
         settings = {
             "--port": "0",

@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A data folder to be, in a short folder that other users may enter."""
-    parent = Path(tempfile.mkdtemp(prefix="hx", dir="/tmp"))
-    parent.chmod(0o711)
-    yield parent / "data"
-    shutil.rmtree(parent)
-
-
-@pytest.fixture
 def until() -> Callable[[Callable[[], object]], None]:
     """Waits until a condition holds, 15 s at most."""
 
@@ -54,3 +45,13 @@ def living() -> Callable[[Path], list[str]]:
         return found
 
     return processes
+
+
+@pytest.fixture
+def data_dir(until: Callable[..., None], living: Callable[[Path], list[str]]) -> Iterator[Path]:
+    """A data folder to be, in a short folder that other users may enter."""
+    parent = Path(tempfile.mkdtemp(prefix="hx", dir="/tmp"))
+    parent.chmod(0o711)
+    yield parent / "data"
+    until(lambda: not living(parent))
+    shutil.rmtree(parent)

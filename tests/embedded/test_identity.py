@@ -19,7 +19,7 @@ from hexhail.embedded import identity as identities
 from hexhail.embedded.binaries import postgres_binaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PARENT = Path(__file__).with_name("parent.py")
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,9 @@ def python() -> Iterator[list[str]]:
 
 
 @as_root
-def test_an_ordinary_user_runs_both_stores_as_itself(data_dir: Path, python: list[str]) -> None:
+def test_an_ordinary_user_runs_both_stores_as_itself(
+    data_dir: Path, python: list[str], living: Callable[[Path], list[str]], until: Callable[..., None]
+) -> None:
     data_dir.mkdir()
     os.chown(data_dir, NOBODY, NOBODY)
     packages = Path(psutil.__file__).parents[1]
@@ -79,6 +81,7 @@ def test_an_ordinary_user_runs_both_stores_as_itself(data_dir: Path, python: lis
 
     assert ready.startswith("READY"), errors
     assert (data_dir / "postgres" / "PG_VERSION").stat().st_uid == NOBODY
+    until(lambda: not living(data_dir), within_s=5.0)
 
 
 @as_root

@@ -22,22 +22,29 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def parent_of_stores(data_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process whose stores serve."""
+def started_parent(data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is about to start stores."""
     command = [sys.executable, str(PARENT), str(data_dir)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as parent:
         try:
-            assert parent.stdout is not None
-            line = parent.stdout.readline()
-            if not line.startswith("READY"):
-                _, errors = parent.communicate(timeout=10)
-                pytest.fail(errors)
             yield parent
         finally:
             parent.kill()
+
+
+@contextmanager
+def parent_of_stores(data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose stores serve."""
+    with started_parent(data_dir) as parent:
+        assert parent.stdout is not None
+        line = parent.stdout.readline()
+        if not line.startswith("READY"):
+            _, errors = parent.communicate(timeout=10)
+            pytest.fail(errors)
+        yield parent
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -50,6 +57,20 @@ async def test_no_server_outlives_a_parent_that_is_killed(
         parent.wait(10)
 
         until(lambda: not living(data_dir), within_s=5.0)
+
+
+async def test_no_program_outlives_a_parent_that_is_killed_while_starting(
+    data_dir: Path, living: Callable[[Path], list[str]], until: Callable[..., None]
+) -> None:
+    with started_parent(data_dir) as parent:
+        until(lambda: any("initdb -D" in command for command in living(data_dir)))
+        parent.kill()
+        parent.wait(10)
+
+        until(lambda: not living(data_dir), within_s=5.0)
+
+    async with embedded_stores(data_dir, durable=False):
+        pass
 
 
 async def test_a_new_start_right_after_the_kill_waits_for_the_old_servers(data_dir: Path) -> None:

@@ -165,6 +165,17 @@ async def test_a_data_folder_that_cannot_be_made_is_an_error(data_dir: Path) -> 
     assert str(data_dir) in message
 
 
+@pytest.mark.parametrize("name", ["valkey", "postgres"])
+async def test_a_file_where_a_store_has_its_folder_is_an_error(
+    data_dir: Path, living: Callable[[Path], list[str]], name: str
+) -> None:
+    (data_dir / name).parent.mkdir()
+    (data_dir / name).write_text("a file")
+
+    assert str(data_dir / name) in await refusal(data_dir)
+    assert living(data_dir) == []
+
+
 async def test_a_failing_start_tells_the_servers_reason_and_leaves_nothing(
     data_dir: Path, living: Callable[[Path], list[str]]
 ) -> None:
@@ -228,7 +239,9 @@ async def test_the_stores_end_with_clients_still_connected(data_dir: Path, livin
 
 
 @pytest.mark.parametrize("seen", ["initdb", "bin/postgres -D", "ready"])
-async def test_a_cancelled_start_leaves_nothing(data_dir: Path, living: Callable[[Path], list[str]], seen: str) -> None:
+async def test_a_cancelled_start_leaves_nothing(
+    data_dir: Path, living: Callable[[Path], list[str]], until: Callable[..., None], seen: str
+) -> None:
     ready = asyncio.Event()
 
     async def hold() -> None:
@@ -244,7 +257,7 @@ async def test_a_cancelled_start_leaves_nothing(data_dir: Path, living: Callable
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert [command for command in living(data_dir) if "--boot" not in command] == []
+    until(lambda: not living(data_dir), within_s=2.0)
     async with embedded_stores(data_dir, durable=False):
         pass
 
