@@ -1,0 +1,49 @@
+"""An operator's desk: who may drive, and how the city stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hexhail.api.matching.v1 import matching_service_pb2 as matching_pb
+from hexhail.client import wire
+from hexhail.client.calling import Calling, mint_request_id
+from hexhail.client.surge import SurgeReading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hexhail.client.channels import Channels
+    from hexhail.client.views import DriverView, RideView
+
+
+class OperatorApp(SurgeReading):
+    """One operator. Every call raises DomainError or RpcError."""
+
+    def __init__(self, channels: Channels, city_id: str, operator_id: str, token: str) -> None:
+        self.city_id = city_id
+        self._channels = channels
+        self._calling = Calling(token)
+        self._matching = channels.matching(operator_id)
+        self._pricing = channels.pricing(operator_id)
+
+    async def upsert_driver(self, driver_id: str, capabilities: Sequence[str], rating_milli: int) -> DriverView:
+        """Makes a driver known, or changes what is known."""
+        request = matching_pb.UpsertDriverRequest(
+            request_id=mint_request_id(),
+            city_id=self.city_id,
+            driver_id=driver_id,
+            capabilities=capabilities,
+            rating_milli=rating_milli,
+        )
+        stub = self._channels.matching(driver_id)  # thousands at once spread over all connections
+        return wire.driver_view((await self._calling.ask(stub.UpsertDriver, request)).driver)
+
+    async def get_driver(self, driver_id: str) -> DriverView:
+        """One driver."""
+        request = matching_pb.GetDriverRequest(city_id=self.city_id, driver_id=driver_id)
+        return wire.driver_view((await self._calling.ask(self._matching.GetDriver, request)).driver)
+
+    async def get_ride(self, ride_id: str) -> RideView:
+        """One ride."""
+        answer = await self._calling.ask(self._matching.GetRide, matching_pb.GetRideRequest(ride_id=ride_id))
+        return wire.ride_view(answer.ride)
