@@ -118,6 +118,8 @@ class _Server:
         finally:
             await child.stop(())
         unfinished.rename(data)
+        if self._durable:
+            _sync_names(self._folder.data_dir)
 
     def launch(self) -> Launch:
         """The server's command."""
@@ -176,6 +178,15 @@ async def _visit(dsn: str, statement: str | None) -> None:
             await connection.execute(statement)
     finally:
         await connection.close(timeout=_ANSWER_S)
+
+
+def _sync_names(folder: Path) -> None:
+    """Has the disk remember the names in a folder: a move alone can be undone by a power failure."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _remove_stale_pid_file(data: Path) -> None:
