@@ -1,0 +1,131 @@
+"""The pricing service, wired and served."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.asyncio import from_url
+
+from hexhail.api.pricing.v1.pricing_service_pb2_grpc import (
+    PricingServiceServicer,
+    add_PricingServiceServicer_to_server,
+)
+from hexhail.cities import CityError
+from hexhail.kernel.units import MS_PER_S
+from hexhail.rpc.channel import PeerToken, peer_channel
+from hexhail.rpc.server import Server, ServiceSpec, serving
+from pricing.board import Board
+from pricing.location_grpc import LocationSupply
+from pricing.matching_grpc import MatchingDemand
+from pricing.params import pricing_params
+from pricing.quoter import QuotedCity, Quoter
+from pricing.quotes import KEY_BYTES
+from pricing.recorder import QuoteRecorder
+from pricing.redis_store import RedisPricingStore
+from pricing.repricer import RepricedCity, Repricer
+from pricing.servicer import ACCESS, FULL_NAME, PricingServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Mapping
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from routing.model import Router
+
+log = structlog.get_logger(__name__)
+
+_STORE_ANSWERS_S = 1.0
+_CHECK_LINE_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A pricing service that serves."""
+
+    server: Server
+    repricer: Repricer
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return self.server.address
+
+
+@asynccontextmanager
+async def running(
+    cities: Cities,
+    *,
+    clock: Clock,
+    token_key: bytes,
+    quote_key: bytes,
+    listen: str,
+    redis_url: str,
+    location_address: str,
+    matching_address: str,
+    routers: Mapping[CityId, Router],
+) -> AsyncIterator[Running]:
+    """Serves pricing, and keeps surge up to date, for the time of the block.
+
+    Raises CityError for a city's wrong [pricing] section or a missing router, ListenError, ValueError for a bad key.
+    """
+    if len(quote_key) != KEY_BYTES:
+        raise ValueError(f"the quote key has {len(quote_key)} bytes instead of {KEY_BYTES}")
+    params = {city.city_id: pricing_params(city) for city in cities}
+    for city_id in params:
+        if city_id not in routers:
+            raise CityError(f"{city_id} has no router")
+    async with AsyncExitStack() as stack:
+        calls = await stack.enter_async_context(
+            from_url(redis_url, socket_timeout=_STORE_ANSWERS_S, socket_connect_timeout=_STORE_ANSWERS_S)
+        )
+        # Announcements may be far apart, so this client waits without a limit, and asks now and then whether the line is alive.
+        announcements = await stack.enter_async_context(
+            from_url(redis_url, socket_connect_timeout=_STORE_ANSWERS_S, health_check_interval=_CHECK_LINE_S)
+        )
+        store = RedisPricingStore(calls, announcements)
+        location = await stack.enter_async_context(peer_channel(location_address))
+        matching = await stack.enter_async_context(peer_channel(matching_address))
+        token = PeerToken(token_key, "pricing")
+        board = Board({city_id: one.surge_max_age_s for city_id, one in params.items()})
+        recorders = {
+            city.city_id: QuoteRecorder(city, store, round(params[city.city_id].quote_window_s * MS_PER_S)) for city in cities
+        }
+        repricer = Repricer(
+            {city.city_id: RepricedCity(city, params[city.city_id], recorders[city.city_id]) for city in cities},
+            clock=clock,
+            board=board,
+            store=store,
+            supply=LocationSupply(location, token),
+            requests=MatchingDemand(matching, token),
+        )
+        servicer = PricingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
+            cities,
+            quoted={
+                city.city_id: QuotedCity(city, params[city.city_id], routers[city.city_id], recorders[city.city_id])
+                for city in cities
+            },
+            quoter=Quoter(clock=clock, board=board, quote_key=quote_key),
+            board=board,
+            clock=clock,
+        )
+        spec = ServiceSpec(FULL_NAME, servicer, PricingServiceServicer, add_PricingServiceServicer_to_server, ACCESS)
+        await stack.enter_async_context(_in_background(repricer.run(), "repricer"))
+        server = await stack.enter_async_context(serving(spec, listen, token_key))
+        yield Running(server, repricer)
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task had failed", task=name, exc_info=task.exception())
