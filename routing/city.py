@@ -38,6 +38,8 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
     rest = dict(table)
     kind = rest.pop("kind", None)
     if kind == "crow":
+        if "time_zone" in rest:
+            raise ValueError("routing: unknown keys: time_zone (it is the city's)")
         return CrowRouter(_params(CrowParams, rest | {"time_zone": time_zone}))
     road_names = {field.name for field in fields(RoadParams)}
     road = _params(RoadParams, {key: value for key, value in rest.items() if key in road_names})

@@ -161,7 +161,9 @@ class RoadRouter:
         left_s, left_m = self._tables.times_s[end], self._tables.distances_m[end]
         if not math.isfinite(left_s.item(start)):
             raise DomainError(Reason.NO_ROUTE)
-        nodes, times, lengths = [start], [0.0][:0], [0.0][:0]
+        nodes = [start]
+        times: list[float] = []
+        lengths: list[float] = []
         while nodes[-1] != end:
             _, _, node, time_s, length_m = min(
                 (round((time_s + left_s.item(v)) * MS_PER_S), round((length_m + left_m.item(v)) * MM_PER_M), v, time_s, length_m)

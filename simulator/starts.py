@@ -78,4 +78,4 @@ def on_streets(graph: RoadGraph, count: int, rng: np.random.Generator) -> Floats
 def _moved(places: Floats, by_m: Floats) -> Floats:
     degrees = np.degrees(by_m / geo.EARTH_RADIUS_M)
     stretch = np.cos(np.radians(places[:, 0])) if len(places) else 1.0
-    return places + np.column_stack((degrees[0], degrees[1] / stretch))
+    return np.asarray(places + np.column_stack((degrees[0], degrees[1] / stretch)), dtype=np.float64)
