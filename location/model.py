@@ -1,0 +1,180 @@
+"""What location knows of a driver: the value types and the packed layouts. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hexhail.kernel.geo import Place
+    from hexhail.kernel.ids import DriverId
+    from hexhail.kernel.units import Cells, Ints
+
+Records = npt.NDArray[np.void]
+"""Rows of one of the layouts below: columns by name, one block of memory."""
+
+Outcomes = npt.NDArray[np.int8]
+"""What became of each fix: ACCEPTED, PENDING or the number of a DropReason."""
+
+MAX_EXACT: Final = 2**53 - 1
+"""The largest integer that a double holds exactly with all below it: sequences, sessions and versions pass through Lua."""
+
+
+class DropReason(IntEnum):
+    """Why a fix was not taken into the index. Mirrors `FixDropReason` in proto/hexhail/api/location/v1/fix.proto."""
+
+    OUT_OF_RANGE = 1
+    NOT_NEWER = 2
+    INACCURATE = 3
+    IMPOSSIBLE_SPEED = 4
+    TOO_FREQUENT = 5
+    SUPERSEDED = 6
+    NOT_A_MEMBER = 7
+    OUTSIDE_CITY = 8
+
+
+ACCEPTED: Final = 0
+PENDING: Final = -1
+
+
+class Availability(IntEnum):
+    """Whether a driver can be given a ride, as matching alone decides. The scripts know AVAILABLE as 2."""
+
+    OFFLINE = 1
+    AVAILABLE = 2
+    ON_RIDE = 3
+
+
+FIX: Final = np.dtype(
+    [
+        ("session", "<i8"),
+        ("sequence", "<i8"),
+        ("device_time_ms", "<i8"),
+        ("received_at_ms", "<i8"),
+        ("lat", "<f8"),
+        ("lng", "<f8"),
+        ("heading_deg", "<f8"),
+        ("speed_mps", "<f8"),
+        ("accuracy_m", "<f8"),
+    ]
+)
+"""A fix as it came in, degrees, metres and seconds; NaN where the phone said nothing, infinite where it said nonsense."""
+
+POSITION: Final = np.dtype(
+    [
+        ("cell", "<u8"),
+        ("session", "<i8"),
+        ("sequence", "<i8"),
+        ("received_at_ms", "<i8"),
+        ("device_time_ms", "<i8"),
+        ("lat_e7", "<i4"),
+        ("lng_e7", "<i4"),
+        ("speed_mmps", "<u4"),
+        ("accuracy_mm", "<u4"),
+        ("heading_cdeg", "<u2"),
+    ]
+)
+"""A driver's last fix as the store keeps it. The scripts in `lua/` read the first 48 bytes by offset: keep them in step."""
+
+STATE: Final = np.dtype([("driver_version", "<i8"), ("capability_mask", "<u4"), ("rating_milli", "<u2"), ("availability", "u1")])
+"""What matching told of a driver, as the store keeps it. The scripts read version and availability by offset."""
+
+UNKNOWN_U2: Final = 0xFFFF
+UNKNOWN_U4: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class DriverState:
+    """What matching tells of a driver; the newest version holds."""
+
+    driver_id: DriverId
+    driver_version: int
+    availability: Availability
+    capability_mask: int
+    rating_milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateEpoch:
+    """Under which name the present states are held (none: nobody asked since the store was empty), and are they all there?"""
+
+    epoch: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDrivers:
+    """Drivers as read from the index, in any order: `positions` of layout POSITION, `states` of layout STATE, row by row."""
+
+    driver_ids: Sequence[bytes]
+    positions: Records
+    states: Records
+
+    def first(self, count: int) -> IndexedDrivers:
+        """The first rows."""
+        return IndexedDrivers(self.driver_ids[:count], self.positions[:count], self.states[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How many drivers the index holds in each occupied cell.
+
+    cells : uint64[n]
+    counts : int64[n]
+    """
+
+    cells: Cells
+    counts: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of the fixes that were handed in together."""
+
+    accepted: int
+    drops: Mapping[DropReason, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Behind which driver, in the order of distance and id, does an answer go on?"""
+
+    distance_mm: int
+    driver_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NearbyQuestion:
+    """Who is near this place?"""
+
+    place: Place
+    max_drivers: int
+    radius_m: float
+    capability_mask: int
+    min_rating_milli: int
+    excluded_driver_ids: frozenset[str]
+    max_age_ms: int
+    after: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NearbyAnswer:
+    """The nearest drivers, nearest first, ties by id.
+
+    distance_mm : int64[n]
+    searched_radius_m : nobody nearer than this was left out
+    next : where the next page goes on; None where nobody is left within the radius
+    """
+
+    drivers: IndexedDrivers
+    distance_mm: Ints
+    complete: bool
+    searched_radius_m: float
+    next: Cursor | None
+    as_of_ms: int

@@ -1,0 +1,52 @@
+"""The scripts that change or read one bucket in one step: their text in `lua/`, and the names under which a server knows them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the digest that EVALSHA wants."""
+
+    text: str
+    sha: str
+
+
+def _script(name: str) -> Script:
+    folder = resources.files("location") / "lua"
+    text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _alone(text: str) -> Script:
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+WRITE_FIXES: Final = _script("write_fixes")
+WRITE_STATES: Final = _script("write_states")
+READ_DRIVERS: Final = _script("read_drivers")
+SWEEP: Final = _script("sweep")
+
+OPEN_SESSION: Final = _alone(
+    """
+    local session = math.max(tonumber(ARGV[1]), (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
+    redis.call('SET', KEYS[1], string.format('%.0f', session))
+    return session
+    """
+)
+"""KEYS: session. ARGV: at least. Returns an id newer than all before."""
+
+COMPLETE_EPOCH: Final = _alone(
+    """
+    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    redis.call('SET', KEYS[2], ARGV[1])
+    return 1
+    """
+)
+"""KEYS: epoch, told. ARGV: epoch. Returns whether it still is the epoch."""
+
+ALL: Final = (WRITE_FIXES, WRITE_STATES, READ_DRIVERS, SWEEP, OPEN_SESSION, COMPLETE_EPOCH)

@@ -1,0 +1,236 @@
+"""LocationService: check, call, reply."""
+
+# ruff: noqa: ARG002, N802 - names and arguments are the generated interface's
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from hexhail.api.location.v1 import location_service_pb2 as pb
+from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
+from hexhail.kernel.errors import DomainError, Reason, invalid
+from hexhail.rpc.interceptor import principal
+from hexhail.rpc.tokens import EVERYONE, Role
+from location import wire
+from location.counter import at_resolution
+from location.freshness import fresh, received_at_ms
+from location.model import POSITION, DropReason, Ingested
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    import grpc
+
+    from hexhail.cities import Cities, City
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from location.counter import SupplyCounter
+    from location.finder import Finder
+    from location.ingester import Ingester
+    from location.metrics import LocationMetrics
+    from location.model import Records
+    from location.params import LocationParams
+    from location.sessions import Sessions
+    from location.store import LocationStore
+    from location.sweeper import Sweeper
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+FULL_NAME: Final = "hexhail.api.location.v1.LocationService"
+
+_READERS: Final = frozenset({Role.SERVICE, Role.OPERATOR})
+ACCESS: Final = {
+    "StreamFixes": frozenset({Role.DRIVER}),
+    "StreamFleetFixes": frozenset({Role.FLEET}),
+    "ReportFixes": frozenset({Role.DRIVER}),
+    "FindNearbyDrivers": _READERS,
+    "FindNearbyDriversBatch": _READERS,
+    "GetDriverPositions": _READERS | {Role.DRIVER},
+    "WatchDrivers": _READERS,
+    "WatchArea": _READERS,
+    "CountSupply": _READERS,
+    "ResolveZones": EVERYONE,
+    "SetDriverStates": frozenset({Role.SERVICE}),
+    "GetStateEpoch": frozenset({Role.SERVICE}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CityLocation:
+    """All that answers for one city."""
+
+    city: City
+    params: LocationParams
+    store: LocationStore
+    sessions: Sessions
+    ingester: Ingester
+    finder: Finder
+    counter: SupplyCounter
+    sweeper: Sweeper
+    metrics: LocationMetrics
+
+
+class LocationServicer(rpc.LocationServiceServicer):
+    """What is not here is not built yet, and answers UNIMPLEMENTED."""
+
+    def __init__(self, cities: Cities, locations: Mapping[CityId, CityLocation], clock: Clock) -> None:
+        self._cities = cities
+        self._locations = locations
+        self._clock = clock
+
+    async def StreamFixes(
+        self, request_iterator: AsyncIterator[pb.StreamFixesRequest], context: Context
+    ) -> AsyncIterator[pb.StreamFixesResponse]:
+        """One driver's fixes: the next is read once the last is dealt with."""
+        driver_id = principal().subject
+        location: CityLocation | None = None
+        session = 0
+        async for request in request_iterator:
+            if location is None:
+                location = self._opened(request)
+                session = await location.sessions.open()
+                yield pb.StreamFixesResponse(session_opened=self._session_opened(location, session))
+                continue
+            if request.WhichOneof("message") != "fix":
+                raise invalid("message", "is not a fix, in a stream whose session is open")
+            fixes = wire.fix_columns("fix", [request.fix], session)
+            ingested = await self._ingest(location, [driver_id], fixes)
+            ack = wire.ack_of(request.fix.sequence, ingested, location.params.report_interval_ms)
+            yield pb.StreamFixesResponse(ack=ack)
+
+    async def StreamFleetFixes(
+        self, request_iterator: AsyncIterator[pb.StreamFleetFixesRequest], context: Context
+    ) -> AsyncIterator[pb.StreamFleetFixesResponse]:
+        """Many drivers' fixes in columns: the next batch is read once the last is dealt with."""
+        location: CityLocation | None = None
+        session, batches = 0, 0
+        caller, table = principal(), wire.FleetTable()
+        async for request in request_iterator:
+            if location is None:
+                location = self._opened(request)
+                session = await location.sessions.open()
+                yield pb.StreamFleetFixesResponse(session_opened=self._session_opened(location, session))
+                continue
+            if request.WhichOneof("message") != "columns":
+                raise invalid("message", "is not columns, in a stream whose session is open")
+            table.append(request.columns.new_driver_ids, caller)
+            indices, fixes = wire.fleet_columns(request.columns, table, session)
+            members = table.members(indices)
+            driver_ids = [table.driver_ids[index] for index in indices[members].tolist()]
+            ingested = await self._ingest(location, driver_ids, fixes[members], strangers=int(np.count_nonzero(~members)))
+            batches += 1
+            ack = wire.ack_of(batches, ingested, location.params.report_interval_ms)
+            yield pb.StreamFleetFixesResponse(ack=ack)
+
+    async def ReportFixes(self, request: pb.ReportFixesRequest, context: Context) -> pb.ReportFixesResponse:
+        """Some fixes of one driver."""
+        location = self._location(request.city_id)
+        wire.check_report(request)
+        fixes = wire.fix_columns("fixes", request.fixes, request.session_id)
+        sessions = location.sessions
+        session = await (sessions.resume(request.session_id) if request.session_id else sessions.open())
+        fixes["session"] = session
+        ingested = await self._ingest(location, [principal().subject] * len(fixes), fixes)
+        last = int(fixes["sequence"].max(initial=0))
+        ack = wire.ack_of(last, ingested, location.params.report_interval_ms)
+        return pb.ReportFixesResponse(session_id=session, ack=ack)
+
+    async def FindNearbyDrivers(self, request: pb.FindNearbyDriversRequest, context: Context) -> pb.FindNearbyDriversResponse:
+        """The nearest fresh available drivers of a place."""
+        location = self._location(request.city_id)
+        question = wire.nearby_question(request, location.city, location.params)
+        return wire.nearby_response(await location.finder.find(question), location.city)
+
+    async def GetDriverPositions(self, request: pb.GetDriverPositionsRequest, context: Context) -> pb.GetDriverPositionsResponse:
+        """Where these drivers are."""
+        location = self._location(request.city_id)
+        driver_ids = wire.asked_driver_ids(request)
+        caller = principal()
+        if caller.role is Role.DRIVER and driver_ids != [caller.subject]:
+            raise DomainError(Reason.NOT_YOURS, "a driver may ask for its own position only")
+        records = await location.store.read_positions(driver_ids)
+        now_ms = self._clock.now_ms()
+        known = {
+            driver_id: np.frombuffer(record, dtype=POSITION)
+            for driver_id, record in zip(driver_ids, records, strict=True)
+            if record is not None
+        }
+        heard = {
+            driver_id: record[0]
+            for driver_id, record in known.items()
+            if fresh(record["received_at_ms"], now_ms, _limit_ms(location.city))[0]
+        }
+        return pb.GetDriverPositionsResponse(
+            positions=[wire.position_of(driver_id, record, now_ms) for driver_id, record in heard.items()],
+            unknown_driver_ids=[driver_id for driver_id in driver_ids if driver_id not in heard],
+            as_of_ms=now_ms,
+        )
+
+    async def CountSupply(self, request: pb.CountSupplyRequest, context: Context) -> pb.CountSupplyResponse:
+        """How many fresh available drivers each cell holds."""
+        location = self._location(request.city_id)
+        cells = wire.asked_cells(request, location.city)
+        supply = at_resolution(await location.counter.supply(), request.resolution)
+        answered = cells if len(cells) else supply.cells
+        return pb.CountSupplyResponse(
+            resolution=request.resolution,
+            cells=answered.tolist(),
+            available=supply.of_cells(answered).tolist(),
+            as_of_ms=supply.as_of_ms,
+            complete=supply.complete,
+        )
+
+    async def SetDriverStates(self, request: pb.SetDriverStatesRequest, context: Context) -> pb.SetDriverStatesResponse:
+        """Takes in what matching says of drivers."""
+        location = self._location(request.city_id)
+        states = wire.driver_states(request, location.city)
+        current = await location.store.state_epoch()
+        if request.epoch != current.epoch:
+            raise _epoch_changed(current.epoch)
+        applied = await location.store.write_states(states)
+        location.metrics.states_applied += applied
+        location.metrics.states_ignored += len(states) - applied
+        if request.completes_snapshot and not await location.store.complete_epoch(request.epoch):
+            raise _epoch_changed((await location.store.state_epoch()).epoch)
+        return pb.SetDriverStatesResponse(applied=applied, ignored=len(states) - applied)
+
+    async def GetStateEpoch(self, request: pb.GetStateEpochRequest, context: Context) -> pb.GetStateEpochResponse:
+        """Under which epoch states are held."""
+        current = await self._location(request.city_id).store.state_epoch()
+        return pb.GetStateEpochResponse(epoch=current.epoch, complete=current.complete)
+
+    def _location(self, city_id: str) -> CityLocation:
+        return self._locations[self._cities[city_id].city_id]
+
+    def _opened(self, request: pb.StreamFixesRequest | pb.StreamFleetFixesRequest) -> CityLocation:
+        if request.WhichOneof("message") != "open_session":
+            raise invalid("message", "is not open_session, which comes first")
+        return self._location(request.open_session.city_id)
+
+    def _session_opened(self, location: CityLocation, session: int) -> pb.SessionOpened:
+        return pb.SessionOpened(
+            session_id=session,
+            report_interval_ms=location.params.report_interval_ms,
+            server_time_ms=self._clock.now_ms(),
+        )
+
+    async def _ingest(self, location: CityLocation, driver_ids: Sequence[str], fixes: Records, *, strangers: int = 0) -> Ingested:
+        arrived_at_ms = self._clock.now_ms()
+        fixes["received_at_ms"] = received_at_ms(arrived_at_ms, fixes["device_time_ms"], location.params.belief)
+        ingested = await location.ingester.submit(driver_ids, fixes)
+        if not strangers:
+            return ingested
+        turned_away = {DropReason.NOT_A_MEMBER: strangers}
+        location.metrics.fixes_dropped.update(turned_away)
+        return Ingested(ingested.accepted, {**ingested.drops, **turned_away})
+
+
+def _limit_ms(city: City) -> int:
+    return round(city.freshness_limit_s * 1000)
+
+
+def _epoch_changed(epoch: str) -> DomainError:
+    return DomainError(Reason.EPOCH_CHANGED, "states were lost since that epoch: tell all again", epoch=epoch)

@@ -1,0 +1,321 @@
+"""Protobuf to model and back, and every check of a request: what passes here cannot break anything behind it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hexhail.api.common.v1 import geo_pb2
+from hexhail.api.location.v1 import driver_position_pb2, fix_pb2
+from hexhail.api.location.v1 import location_service_pb2 as pb
+from hexhail.kernel import geo
+from hexhail.kernel.errors import invalid
+from hexhail.kernel.geo import Place
+from hexhail.kernel.ids import DriverId, check_name
+from hexhail.kernel.units import E7
+from location.model import (
+    FIX,
+    MAX_EXACT,
+    UNKNOWN_U2,
+    UNKNOWN_U4,
+    Availability,
+    Cursor,
+    DriverState,
+    DropReason,
+    NearbyQuestion,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hexhail.cities import City
+    from hexhail.kernel.units import Bools, Cells, Ints
+    from hexhail.rpc.tokens import Principal
+    from location.model import IndexedDrivers, Ingested, NearbyAnswer, Records
+    from location.params import LocationParams
+
+MAX_FIXES: Final = 1_000
+MAX_ROWS: Final = 10_000
+MAX_TABLE: Final = 200_000
+MAX_NEARBY: Final = 1_000
+DEFAULT_NEARBY: Final = 10
+MAX_RADIUS_M: Final = 50_000.0
+MAX_EXCLUDED: Final = 10_000
+MAX_POSITIONS: Final = 1_000
+MAX_CELLS: Final = 100_000
+MAX_STATES: Final = 1_000
+MAX_RATING_MILLI: Final = 5_000
+MAX_CAPABILITIES: Final = 32
+MAX_TOKEN: Final = 256
+
+_AVAILABILITIES: Final = frozenset(each.value for each in Availability)
+_DROP_REASONS: Final = {reason: fix_pb2.FixDropReason.Value(f"FIX_DROP_REASON_{reason.name}") for reason in DropReason}
+
+
+def check_place(field: str, position: geo_pb2.LatLng, *, present: bool) -> Place:
+    """A point on the globe. Raises INVALID_FIELD."""
+    if not present:
+        raise invalid(field, "is missing")
+    for name, value, limit in (("lat", position.lat, 90), ("lng", position.lng, 180)):
+        if not math.isfinite(value) or abs(value) > limit:
+            raise invalid(f"{field}.{name}", f"is not a finite number of {-limit} to {limit}")
+    return Place(position.lat, position.lng)
+
+
+def check_at_most(field: str, items: Sequence[object] | int, most: int) -> None:
+    """Raises INVALID_FIELD where a list is longer, or a number larger, than it may be."""
+    if isinstance(items, int):
+        if items > most:
+            raise invalid(field, f"is more than {most:,}")
+    elif len(items) > most:
+        raise invalid(field, f"has more than {most:,} entries")
+
+
+def fix_columns(field: str, fixes: Sequence[fix_pb2.Fix], session: int) -> Records:
+    """Fixes of one driver as FIX[n]; receipt times are not filled in. Raises INVALID_FIELD for what no phone of ours sends.
+
+    Odd figures pass: the belief judges them, so that one bad fix does not end a stream.
+    """
+    rows = np.zeros(len(fixes), dtype=FIX)
+    for row, fix in enumerate(fixes):
+        where = f"{field}[{row}]" if field == "fixes" else field
+        if not 1 <= fix.sequence <= MAX_EXACT:
+            raise invalid(f"{where}.sequence", "is not a count from 1 to 2^53 - 1")
+        if not fix.HasField("position"):
+            raise invalid(f"{where}.position", "is missing")
+        rows[row] = (
+            session,
+            fix.sequence,
+            fix.device_time_ms,
+            0,
+            fix.position.lat,
+            fix.position.lng,
+            _given(fix.heading_deg) if fix.HasField("heading_deg") else math.nan,
+            _given(fix.speed_mps) if fix.HasField("speed_mps") else math.nan,
+            _given(fix.accuracy_m) if fix.HasField("accuracy_m") else math.nan,
+        )
+    return rows
+
+
+def _given(value: float) -> float:
+    # NaN stands for what was not said; a NaN that was said must not pass for it
+    return math.inf if math.isnan(value) else value
+
+
+def check_report(request: pb.ReportFixesRequest) -> None:
+    """Raises INVALID_FIELD where the request as a whole is wrong."""
+    check_at_most("session_id", request.session_id, MAX_EXACT)
+    check_at_most("fixes", request.fixes, MAX_FIXES)
+
+
+class FleetTable:
+    """The drivers that a fleet's stream has named so far, in the order of their indices."""
+
+    def __init__(self) -> None:
+        self.driver_ids: list[str] = []
+        self._known: set[str] = set()
+        self._members: list[bool] = []
+
+    def append(self, new_ids: Sequence[str], caller: Principal) -> None:
+        """Adds drivers; whether each belongs to the caller is found out once. Raises INVALID_FIELD."""
+        field = "columns.new_driver_ids"
+        if len(self.driver_ids) + len(new_ids) > MAX_TABLE:
+            raise invalid(field, f"makes the table longer than {MAX_TABLE:,} drivers")
+        for row, driver_id in enumerate(new_ids):
+            check_name(f"{field}[{row}]", driver_id)
+            if driver_id in self._known:
+                raise invalid(f"{field}[{row}]", "is in the table already")
+            self._known.add(driver_id)
+            self.driver_ids.append(driver_id)
+            self._members.append(caller.may_report_for(driver_id))
+
+    def members(self, indices: Ints) -> Bools:
+        """Which of these belong to the caller? int64[n] -> bool[n]."""
+        return np.fromiter((self._members[index] for index in indices.tolist()), dtype=np.bool_, count=len(indices))
+
+
+def fleet_columns(columns: fix_pb2.FixColumns, table: FleetTable, session: int) -> tuple[Ints, Records]:
+    """Rows of the table, int64[n], and their fixes, FIX[n], without receipt times; raises INVALID_FIELD where they are malformed.
+
+    Append `new_driver_ids` to the table first.
+    """
+    count = len(columns.driver_index)
+    check_at_most("columns.driver_index", count, MAX_ROWS)
+    required = ("sequence", "device_time_ms", "lat_e7", "lng_e7")
+    for name in (*required, "heading_cdeg", "speed_mmps", "accuracy_mm"):
+        length = len(getattr(columns, name))
+        if length != count and (length or name in required):
+            raise invalid(f"columns.{name}", f"has {length:,} entries where driver_index has {count:,}")
+    indices = np.fromiter(columns.driver_index, dtype=np.int64, count=count)
+    if count and indices.max() >= len(table.driver_ids):
+        raise invalid("columns.driver_index", f"points beyond the table of {len(table.driver_ids):,} drivers")
+    rows = np.zeros(count, dtype=FIX)
+    rows["session"] = session
+    for name in ("sequence", "device_time_ms"):
+        rows[name] = np.fromiter(getattr(columns, name), dtype=np.int64, count=count)
+    for name, source in (("lat", columns.lat_e7), ("lng", columns.lng_e7)):
+        rows[name] = np.fromiter(source, dtype=np.float64, count=count) / E7
+    for name, figures, unit in (
+        ("heading_deg", columns.heading_cdeg, 100),
+        ("speed_mps", columns.speed_mmps, 1000),
+        ("accuracy_m", columns.accuracy_mm, 1000),
+    ):
+        rows[name] = np.fromiter(figures, dtype=np.float64, count=count) / unit if len(figures) else np.nan
+    if len(columns.heading_cdeg):
+        rows["heading_deg"][rows["heading_deg"] == UNKNOWN_U2 / 100] = np.nan
+    return indices, rows
+
+
+def ack_of(up_to_sequence: int, ingested: Ingested, report_interval_ms: int) -> pb.FixAck:
+    """What the sender is told."""
+    return pb.FixAck(
+        up_to_sequence=up_to_sequence,
+        accepted=ingested.accepted,
+        drops=drops_of(ingested.drops),
+        report_interval_ms=report_interval_ms,
+    )
+
+
+def drops_of(drops: Mapping[DropReason, int]) -> list[fix_pb2.FixDrop]:
+    """Counts by reason, in the order of the reasons."""
+    return [fix_pb2.FixDrop(reason=_DROP_REASONS[reason], count=drops[reason]) for reason in sorted(drops)]
+
+
+def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: LocationParams) -> NearbyQuestion:
+    """The question that a request asks. Raises INVALID_FIELD."""
+    place = check_place("position", request.position, present=request.HasField("position"))
+    check_at_most("max_drivers", request.max_drivers, MAX_NEARBY)
+    if not math.isfinite(request.radius_m) or not 0 <= request.radius_m <= MAX_RADIUS_M:
+        raise invalid("radius_m", f"is not a number of 0 to {MAX_RADIUS_M:,.0f}")
+    check_at_most("capabilities", request.capabilities, MAX_CAPABILITIES)
+    check_at_most("min_rating_milli", request.min_rating_milli, MAX_RATING_MILLI)
+    check_at_most("excluded_driver_ids", request.excluded_driver_ids, MAX_EXCLUDED)
+    for row, driver_id in enumerate(request.excluded_driver_ids):
+        check_name(f"excluded_driver_ids[{row}]", driver_id)
+    limit_ms = round(city.freshness_limit_s * 1000)
+    return NearbyQuestion(
+        place=place,
+        max_drivers=request.max_drivers or DEFAULT_NEARBY,
+        radius_m=request.radius_m or params.nearby.radius_m,
+        capability_mask=city.capability_mask(request.capabilities),
+        min_rating_milli=request.min_rating_milli,
+        excluded_driver_ids=frozenset(request.excluded_driver_ids),
+        max_age_ms=min(request.max_age_ms or limit_ms, limit_ms),
+        after=read_cursor(request.page_token),
+    )
+
+
+def write_cursor(cursor: Cursor | None) -> str:
+    """A cursor as clients carry it."""
+    if cursor is None:
+        return ""
+    return base64.urlsafe_b64encode(f"{cursor.distance_mm}/{cursor.driver_id}".encode()).decode()
+
+
+def read_cursor(token: str) -> Cursor | None:
+    """The cursor in a page token; none in an empty one. Raises INVALID_FIELD."""
+    if not token:
+        return None
+    wrong = invalid("page_token", "is not from an earlier answer")
+    if len(token) > MAX_TOKEN:
+        raise wrong
+    try:
+        distance, slash, driver_id = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition("/")
+    except (binascii.Error, ValueError):
+        raise wrong from None
+    if not slash or not distance.isdecimal() or len(distance) > 12:
+        raise wrong
+    return Cursor(int(distance), check_name("page_token", driver_id))
+
+
+def nearby_response(answer: NearbyAnswer, city: City) -> pb.FindNearbyDriversResponse:
+    """The answer as a message."""
+    rows = positions_of(answer.drivers, answer.as_of_ms)
+    ratings, masks = answer.drivers.states["rating_milli"].tolist(), answer.drivers.states["capability_mask"].tolist()
+    found = zip(rows, answer.distance_mm.tolist(), ratings, masks, strict=True)
+    return pb.FindNearbyDriversResponse(
+        drivers=[
+            driver_position_pb2.NearbyDriver(
+                position=position, distance_m=mm / 1000, rating_milli=rating, capabilities=city.capability_names(mask)
+            )
+            for position, mm, rating, mask in found
+        ],
+        complete=answer.complete,
+        searched_radius_m=answer.searched_radius_m,
+        next_page_token=write_cursor(answer.next),
+        as_of_ms=answer.as_of_ms,
+    )
+
+
+def positions_of(drivers: IndexedDrivers, as_of_ms: int) -> list[driver_position_pb2.DriverPosition]:
+    """Positions as messages."""
+    return [
+        position_of(driver_id.decode(), record, as_of_ms)
+        for driver_id, record in zip(drivers.driver_ids, drivers.positions, strict=True)
+    ]
+
+
+def position_of(driver_id: str, record: np.void, as_of_ms: int) -> driver_position_pb2.DriverPosition:
+    """One POSITION record as a message."""
+    heading, speed, received_at_ms = int(record["heading_cdeg"]), int(record["speed_mmps"]), int(record["received_at_ms"])
+    return driver_position_pb2.DriverPosition(
+        driver_id=driver_id,
+        position=geo_pb2.LatLng(lat=int(record["lat_e7"]) / E7, lng=int(record["lng_e7"]) / E7),
+        heading_deg=None if heading == UNKNOWN_U2 else heading / 100,
+        speed_mps=None if speed == UNKNOWN_U4 else speed / 1000,
+        received_at_ms=received_at_ms,
+        age_ms=as_of_ms - received_at_ms,
+    )
+
+
+def asked_driver_ids(request: pb.GetDriverPositionsRequest) -> list[str]:
+    """The distinct drivers asked for. Raises INVALID_FIELD."""
+    if not request.driver_ids:
+        raise invalid("driver_ids", "is empty")
+    check_at_most("driver_ids", request.driver_ids, MAX_POSITIONS)
+    return list(dict.fromkeys(check_name(f"driver_ids[{row}]", each) for row, each in enumerate(request.driver_ids)))
+
+
+def asked_cells(request: pb.CountSupplyRequest, city: City) -> Cells:
+    """The cells asked for: uint64[n], none for all. Raises INVALID_FIELD."""
+    if request.resolution > city.index_resolution:
+        raise invalid("resolution", f"is finer than the index resolution {city.index_resolution}")
+    check_at_most("cells", request.cells, MAX_CELLS)
+    for row, cell in enumerate(request.cells):
+        if _resolution_of(cell) != request.resolution:
+            raise invalid(f"cells[{row}]", f"is not an H3 cell of resolution {request.resolution}")
+    return np.fromiter(request.cells, dtype=np.uint64, count=len(request.cells))
+
+
+@lru_cache(maxsize=200_000)
+def _resolution_of(cell: int) -> int | None:
+    return geo.cell_resolution(cell)
+
+
+def driver_states(request: pb.SetDriverStatesRequest, city: City) -> list[DriverState]:
+    """The states told. Raises INVALID_FIELD."""
+    if not request.epoch:
+        raise invalid("epoch", "is empty")
+    check_at_most("states", request.states, MAX_STATES)
+    return [_driver_state(f"states[{row}]", state, city) for row, state in enumerate(request.states)]
+
+
+def _driver_state(field: str, state: driver_position_pb2.DriverState, city: City) -> DriverState:
+    check_name(f"{field}.driver_id", state.driver_id)
+    check_at_most(f"{field}.driver_version", state.driver_version, MAX_EXACT)
+    if int(state.availability) not in _AVAILABILITIES:
+        raise invalid(f"{field}.availability", "is none of offline, available, on ride")
+    check_at_most(f"{field}.capabilities", state.capabilities, MAX_CAPABILITIES)
+    check_at_most(f"{field}.rating_milli", state.rating_milli, MAX_RATING_MILLI)
+    return DriverState(
+        driver_id=DriverId(state.driver_id),
+        driver_version=state.driver_version,
+        availability=Availability(state.availability),
+        capability_mask=city.capability_mask(state.capabilities, f"{field}.capabilities"),
+        rating_milli=state.rating_milli,
+    )
