@@ -1,0 +1,1 @@
+"""Who serves whom? Candidates -> ranking -> phased offers -> the life of a ride."""

@@ -10,7 +10,7 @@ import secrets
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -154,7 +154,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         structlog.contextvars.bind_contextvars(caller=str(caller))
 
     def _time_left_s(self, context: Context) -> float:
-        left_s = context.time_remaining()
+        left_s = cast("float | None", context.time_remaining())  # none where the caller set no deadline
         return self._default_deadline_s if left_s is None else left_s
 
     @asynccontextmanager
@@ -179,8 +179,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 def _bearer(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
-            text = value if isinstance(value, str) else value.decode("ascii", "replace")
-            scheme, _, token = text.partition(" ")
+            scheme, _, token = str(value).partition(" ")
             if scheme.lower() == "bearer" and token:
                 return token
             raise DomainError(Reason.TOKEN_INVALID, "the authorization is not of the form 'Bearer TOKEN'")

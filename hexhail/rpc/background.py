@@ -1,0 +1,57 @@
+"""Loops beside a server: they run until the end, and one that fails is logged and started again, never missed in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hexhail.kernel.errors import DomainError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+
+    from hexhail.kernel.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+_RESTART_S = 1.0
+
+
+@asynccontextmanager
+async def background(loops: Mapping[str, Callable[[], Coroutine[None, None, None]]], clock: Clock) -> AsyncIterator[None]:
+    """Runs each loop, by name, for the time of the block."""
+    tasks = [asyncio.create_task(_kept_running(name, loop, clock), name=name) for name, loop in loops.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def every(
+    period_s: float, work: Callable[[], Coroutine[None, None, None]], clock: Clock
+) -> Callable[[], Coroutine[None, None, None]]:
+    """A loop that waits a period, works, waits again; what cannot be done for lack of a store or a peer is tried next time."""
+
+    async def loop() -> None:
+        while True:
+            await clock.sleep(period_s)
+            try:
+                await work()
+            except DomainError as error:
+                log.warning("postponed", reason=error.reason, work=getattr(work, "__qualname__", ""))
+
+    return loop
+
+
+async def _kept_running(name: str, loop: Callable[[], Coroutine[None, None, None]], clock: Clock) -> None:
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("loop failed", loop=name)
+        await clock.sleep(_RESTART_S)

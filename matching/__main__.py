@@ -1,0 +1,135 @@
+"""Settings, wiring, serve: the matching service."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+from redis.asyncio import Redis
+
+from hexhail.api.matching.v1.matching_service_pb2_grpc import (
+    MatchingServiceServicer,
+    add_MatchingServiceServicer_to_server,
+)
+from hexhail.cities import Cities, policy_of
+from hexhail.rpc.background import background, every
+from hexhail.rpc.channel import PeerToken, peer_channel
+from hexhail.rpc.server import Server, ServiceSpec, serving
+from matching.changer import Changer
+from matching.dispatcher import Dispatcher
+from matching.events_wire import encode_driver_event, encode_ride_events
+from matching.location_grpc import GrpcLocation
+from matching.notices import Notices
+from matching.postgres_store import PostgresStore
+from matching.pricing_grpc import GrpcPricing
+from matching.redis_claims import RedisClaims
+from matching.redis_sessions import RedisSessions
+from matching.schema import ensure_outbox_days, migrate
+from matching.searcher import MatchingParams, Searcher
+from matching.servicer import ACCESS, MatchingServicer
+from matching.teller import Teller
+from matching.timekeeper import Timekeeper
+from matching.tracker import Tracker
+from matching.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.store import Claims
+    from routing.model import Router
+
+_POOL_SIZE = 16
+_SESSION_RENEWAL_S = 5.0
+_HOUSEKEEPING_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A matching service at work, with the parts that tests reach for."""
+
+    server: Server
+    store: PostgresStore
+    teller: Teller
+    timekeeper: Timekeeper
+    tracker: Tracker
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.server.address
+
+
+@asynccontextmanager
+async def running(
+    cities: Cities,
+    *,
+    clock: Clock,
+    token_key: bytes,
+    listen: str,
+    redis_url: str,
+    postgres_dsn: str,
+    location_address: str,
+    pricing_address: str,
+    routers: Mapping[CityId, Router],
+    wrap_claims: Callable[[Claims], Claims] = lambda claims: claims,
+) -> AsyncIterator[Running]:
+    """The matching service for the time of the block. `wrap_claims` lets a test take the locks away."""
+    worker_id = secrets.token_hex(6)
+    params = {city.city_id: policy_of(city, "matching", MatchingParams) for city in cities}
+    offers = {city_id: p.offers for city_id, p in params.items()}
+    await migrate(postgres_dsn)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10)
+        )
+        await ensure_outbox_days(pool, clock.now_ms())
+        redis = Redis.from_url(redis_url)
+        stack.push_async_callback(redis.aclose)
+        token = PeerToken(token_key, "matching")
+        location = GrpcLocation(await stack.enter_async_context(peer_channel(location_address)), token)
+        pricing = GrpcPricing(await stack.enter_async_context(peer_channel(pricing_address)), token)
+
+        store = PostgresStore(pool, cities, encode_ride_events, encode_driver_event)
+        claims = wrap_claims(RedisClaims(redis, cities, clock))
+        sessions = RedisSessions(redis, cities, clock, worker_id)
+        notices = Notices(redis, cities, clock, worker_id)
+        teller = Teller(location, store, cities, clock)
+        changer = Changer(store, claims, notices, teller, clock, offers)
+        searcher = Searcher(location, store, store, sessions, claims, changer, cities, routers, params, clock)
+        timekeeper = Timekeeper(store, changer, searcher, clock, offers)
+        tracker = Tracker(location, cities, routers, clock, min((p.tracking_period_s for p in params.values()), default=3.0))
+        watcher = Watcher(store, store, notices, sessions, tracker)
+        dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock)
+        servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
+            cities, dispatcher, watcher, store, store, clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
+        )
+
+        async def housekeeping() -> None:
+            await ensure_outbox_days(pool, clock.now_ms())
+            await store.forget_old_requests(clock.now_ms())
+
+        stack.push_async_callback(changer.close)
+        stack.push_async_callback(timekeeper.close)
+        loops = {
+            "notices": notices.listen,
+            "teller": teller.run,
+            "timekeeper": timekeeper.run,
+            "tracker": tracker.run,
+            "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
+            "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
+        }
+        await stack.enter_async_context(background(loops, clock))
+        spec = ServiceSpec(
+            "hexhail.api.matching.v1.MatchingService",
+            servicer,
+            MatchingServiceServicer,
+            add_MatchingServiceServicer_to_server,
+            ACCESS,
+        )
+        server = await stack.enter_async_context(serving(spec, listen, token_key))
+        yield Running(server, store, teller, timekeeper, tracker)

@@ -1,0 +1,110 @@
+"""Who is asked in this phase, and why are the others not? Pure: facts about nearby drivers in, a plan with reasons out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matching.model import OfferState, Ride
+from matching.ranking import Candidates, Ranking, RankingParams, rank
+
+if TYPE_CHECKING:
+    from hexhail.kernel.units import Bools
+
+
+class NotOffered(StrEnum):
+    """Why a candidate is not made an offer."""
+
+    UNKNOWN_DRIVER = "UNKNOWN_DRIVER"
+    OFFLINE = "OFFLINE"
+    SUSPENDED = "SUSPENDED"
+    BUSY = "BUSY"
+    HAS_OFFER = "HAS_OFFER"
+    NO_SESSION = "NO_SESSION"
+    DECLINED_BEFORE = "DECLINED_BEFORE"
+    OFFERED_BEFORE = "OFFERED_BEFORE"
+    UNREACHABLE = "UNREACHABLE"
+    CLAIMED = "CLAIMED"
+    OUTRANKED = "OUTRANKED"
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFacts:
+    """What PostgreSQL and the sessions say of the candidates, as columns of one length, in the candidates' order."""
+
+    known: Bools
+    online: Bools
+    suspended: Bools
+    busy: Bools
+    has_live_offer: Bools
+    has_session: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Consideration:
+    """Every candidate of one phase: its place in the ranking, or why it has none.
+
+    reasons : str[n], empty for those who can be asked
+    """
+
+    phase: int
+    policy: str
+    candidates: Candidates
+    ranking: Ranking
+    reasons: tuple[str, ...]
+    searched_radius_m: float
+    complete: bool
+    as_of_ms: int
+
+    def eligible(self) -> list[int]:
+        """Rows that can be asked, best first."""
+        return [row for row in self.ranking.order.tolist() if not self.reasons[row]]
+
+
+def consider(
+    ride: Ride,
+    phase: int,
+    candidates: Candidates,
+    facts: DriverFacts,
+    params: RankingParams,
+    *,
+    searched_radius_m: float,
+    complete: bool,
+    as_of_ms: int,
+) -> Consideration:
+    """Who can be asked for this ride now, and in which order? The last three say what the search for candidates covered."""
+    declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
+    offered = {offer.driver_id for offer in ride.offers} - declined
+    ids = candidates.driver_ids
+    checks: list[tuple[NotOffered, Bools]] = [
+        (NotOffered.UNKNOWN_DRIVER, ~facts.known),
+        (NotOffered.OFFLINE, ~facts.online),
+        (NotOffered.SUSPENDED, facts.suspended),
+        (NotOffered.BUSY, facts.busy),
+        (NotOffered.HAS_OFFER, facts.has_live_offer),
+        (NotOffered.DECLINED_BEFORE, np.array([i in declined for i in ids], dtype=np.bool_)),
+        (NotOffered.OFFERED_BEFORE, np.array([i in offered for i in ids], dtype=np.bool_)),
+        (NotOffered.NO_SESSION, ~facts.has_session),
+        (NotOffered.UNREACHABLE, ~np.isfinite(candidates.pickup_eta_s)),
+    ]
+    reasons = [""] * len(candidates)
+    for reason, applies in reversed(checks):
+        for row in np.flatnonzero(applies).tolist():
+            reasons[row] = reason.value
+    return Consideration(
+        phase, params.policy, candidates, rank(candidates, params), tuple(reasons), searched_radius_m, complete, as_of_ms
+    )
+
+
+def with_outcome(consideration: Consideration, asked: list[int], claimed_by_others: list[int]) -> Consideration:
+    """The same, with the reason of those who could have been asked and were not."""
+    reasons = list(consideration.reasons)
+    for row in consideration.eligible():
+        if row in claimed_by_others:
+            reasons[row] = NotOffered.CLAIMED.value
+        elif row not in asked:
+            reasons[row] = NotOffered.OUTRANKED.value
+    return replace(consideration, reasons=tuple(reasons))

@@ -1,0 +1,124 @@
+"""Gather, decide, commit, tell: how every change of a ride comes about, whoever caused it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hexhail.kernel.errors import DomainError, Reason
+from matching.model import OfferState
+from matching.notices import offers_subject
+from matching.offers import decide
+from matching.store import Change, Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.candidates import Consideration
+    from matching.model import Decision, Event, Ride
+    from matching.notices import Notices
+    from matching.offers import OfferParams
+    from matching.store import Claims, Driver, RequestKey, Rides
+    from matching.teller import Teller
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 16
+"""Each lost attempt means that another change of the same ride was committed: a ride sees few of them."""
+
+
+class Changer:
+    """Commits decisions and makes the rest of the world know."""
+
+    def __init__(
+        self,
+        rides: Rides,
+        claims: Claims,
+        notices: Notices,
+        teller: Teller,
+        clock: Clock,
+        params: Mapping[CityId, OfferParams],
+    ) -> None:
+        self._rides = rides
+        self._claims = claims
+        self._notices = notices
+        self._teller = teller
+        self._clock = clock
+        self._params = params
+        self._background: set[asyncio.Task[None]] = set()
+        self.on_deadline: Callable[[Ride], None] = lambda _ride: None
+        """Called with every ride whose deadline is new."""
+
+    async def change(
+        self,
+        load: Callable[[], Awaitable[Ride]],
+        event: Event,
+        actor: str,
+        request: RequestKey | None = None,
+        answer: Callable[[Ride], bytes] | None = None,
+    ) -> Ride:
+        """What the event makes of the ride, committed. Reads and decides again when others were first.
+
+        Raises what `decide` and the store raise; CONFLICT when others were first again and again.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            ride = await load()
+            decision = self.decide(ride, event)
+            if decision.ride is ride:
+                return ride
+            try:
+                return await self.commit(ride, decision, actor, request, answer)
+            except Conflict:
+                continue
+        raise DomainError(Reason.CONFLICT, "others changed the ride again and again", event=event.kind)
+
+    def decide(self, ride: Ride, event: Event) -> Decision:
+        """What does the event make of the ride, now?"""
+        return decide(ride, event, self._clock.now_ms(), self._params[ride.city_id])
+
+    async def commit(
+        self,
+        before: Ride | None,
+        decision: Decision,
+        actor: str,
+        request: RequestKey | None = None,
+        answer: Callable[[Ride], bytes] | None = None,
+        consideration: Consideration | None = None,
+    ) -> Ride:
+        """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
+        told = answer(decision.ride) if answer else b""
+        touched = await self._rides.commit(Change(before, decision, actor, request, told, consideration))
+        await self._announce(before, decision.ride, touched)
+        return decision.ride
+
+    async def close(self) -> None:
+        """Waits for what is still being told."""
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _announce(self, before: Ride | None, ride: Ride, touched: list[Driver]) -> None:
+        known = set(before.offers) if before else set()
+        changed = [offer for offer in ride.offers if offer not in known]
+        subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
+        await self._notices.publish(ride.city_id, subjects)
+        if ride.next_deadline_ms is not None and (before is None or ride.next_deadline_ms != before.next_deadline_ms):
+            self.on_deadline(ride)
+        closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
+        if closed:
+            self._later(self._release(ride, closed))
+        if touched:
+            self._later(self._teller.tell(touched))
+
+    async def _release(self, ride: Ride, driver_ids: Sequence[str]) -> None:
+        try:
+            await self._claims.release_drivers(ride.city_id, driver_ids, ride.ride_id)
+        except DomainError as error:
+            log.warning("claims left to expire", reason=error.reason, ride_id=ride.ride_id)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,217 @@
+"""What riders, drivers and operators ask for, turned into changes: gather, decide, commit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.ids import RideId, RiderId, mint
+from matching.changer import MAX_ATTEMPTS
+from matching.model import OfferAccepted, OfferDeclined, Ride
+from matching.notices import driver_subject
+from matching.offers import begin
+from matching.store import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hexhail.cities import City
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.changer import Changer
+    from matching.model import Event, Stop
+    from matching.notices import Notices
+    from matching.peers import Pricing
+    from matching.store import Claims, Driver, Drivers, RequestKey, Rides
+    from matching.teller import Teller
+
+log = structlog.get_logger(__name__)
+
+RIDE_CLAIM_TTL_MS = 5 * 60 * 1000
+"""Source: case study, M6."""
+_RIVAL_WAIT_S = 0.05
+_CLAIM_ATTEMPTS = 10
+
+
+class Dispatcher:
+    """The changes that callers ask for. `actor` is the caller as the event log names it."""
+
+    def __init__(
+        self,
+        rides: Rides,
+        drivers: Drivers,
+        claims: Claims,
+        pricing: Pricing,
+        changer: Changer,
+        teller: Teller,
+        notices: Notices,
+        clock: Clock,
+    ) -> None:
+        self._rides = rides
+        self._drivers = drivers
+        self._claims = claims
+        self._pricing = pricing
+        self._changer = changer
+        self._teller = teller
+        self._notices = notices
+        self._clock = clock
+
+    async def request_ride(
+        self,
+        city: City,
+        rider_id: str,
+        product: str,
+        stops: tuple[Stop, ...],
+        quote_token: bytes,
+        notes: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Ride], bytes],
+    ) -> Ride:
+        """A new ride, committed and about to be searched.
+
+        Raises QUOTE_ALTERED, QUOTE_EXPIRED, QUOTE_USED, NOT_YOURS, RIDER_BUSY, PEER_UNAVAILABLE, STORE_UNAVAILABLE.
+        """
+        quote = await self._pricing.verify_quote(city.city_id, quote_token, rider_id, product, [stop.place for stop in stops])
+        now_ms = self._clock.now_ms()
+        ride = Ride(
+            ride_id=RideId(mint(city.city_id, now_ms)),
+            city_id=city.city_id,
+            rider_id=RiderId(rider_id),
+            product=product,
+            stops=stops,
+            quote=quote,
+            requested_at_ms=now_ms,
+            notes=notes,
+        )
+        return await self._changer.commit(None, begin(ride, now_ms), actor, request, answer)
+
+    async def rider_event(
+        self, ride_id: RideId, rider_id: str, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
+    ) -> Ride:
+        """What a rider does to its ride. Raises RIDE_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE."""
+
+        async def load() -> Ride:
+            ride = await self._rides.ride(ride_id)
+            if ride.rider_id != rider_id:
+                raise DomainError(Reason.NOT_YOURS, "the ride is another rider's", ride_id=ride_id)
+            return ride
+
+        return await self._changer.change(load, event, actor, request, answer)
+
+    async def driver_event(
+        self, ride_id: RideId, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
+    ) -> Ride:
+        """What a driver does to its ride; the event names the driver.
+
+        Raises RIDE_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE.
+        """
+        return await self._changer.change(lambda: self._rides.ride(ride_id), event, actor, request, answer)
+
+    async def offer_event(
+        self, driver_id: str, event: Event, offer_id: str, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
+    ) -> Ride:
+        """What a driver does to an offer, short of accepting it.
+
+        Raises OFFER_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE.
+        """
+        return await self._changer.change(self._ride_of_offer(offer_id, driver_id), event, actor, request, answer)
+
+    async def accept(
+        self, driver_id: str, offer_id: str, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
+    ) -> Ride:
+        """The ride, if the driver has it now: the first commit wins, whatever becomes of the claim.
+
+        Raises OFFER_NOT_FOUND, NOT_YOURS, ALREADY_TAKEN, OFFER_CLOSED, ILLEGAL_TRANSITION, DRIVER_BUSY, DRIVER_OFFLINE,
+        DRIVER_SUSPENDED, CONFLICT, STORE_UNAVAILABLE.
+        """
+        load = self._ride_of_offer(offer_id, driver_id)
+        changed = asyncio.Event()
+        for attempt in range(MAX_ATTEMPTS + _CLAIM_ATTEMPTS):
+            changed.clear()
+            ride = await load()
+            decision = self._changer.decide(ride, OfferAccepted(offer_id))
+            if decision.ride is ride:
+                return ride
+            if attempt < _CLAIM_ATTEMPTS and not await self._claim(ride, offer_id):
+                await self._until_changed(ride, changed)
+                continue
+            try:
+                return await self._changer.commit(ride, decision, actor, request, answer)
+            except Conflict:
+                continue
+            finally:
+                await self._release(ride, offer_id)
+        raise DomainError(Reason.CONFLICT, "others changed the ride again and again", ride_id=ride.ride_id)
+
+    async def upsert_driver(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        capabilities: tuple[str, ...],
+        rating_milli: int,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+    ) -> Driver:
+        """A driver made known, or changed. Raises STORE_UNAVAILABLE."""
+        now_ms = self._clock.now_ms()
+        driver = await self._drivers.upsert_driver(city_id, driver_id, capabilities, rating_milli, actor, request, answer, now_ms)
+        if driver.online:
+            await self._teller.tell([driver])
+        return driver
+
+    async def go_online(
+        self, city_id: CityId, driver_id: str, actor: str, request: RequestKey, answer: Callable[[Driver], bytes]
+    ) -> Driver:
+        """A driver ready for offers. Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, STORE_UNAVAILABLE."""
+        now_ms = self._clock.now_ms()
+        driver = await self._drivers.set_online(city_id, driver_id, True, actor, request, answer, now_ms)
+        await self._teller.tell([driver])
+        return driver
+
+    async def go_offline(
+        self, city_id: CityId, driver_id: str, actor: str, request: RequestKey, answer: Callable[[Driver], bytes]
+    ) -> Driver:
+        """A driver who gets no more offers, and whose live ones are declined. Raises DRIVER_NOT_FOUND, STORE_UNAVAILABLE."""
+        now_ms = self._clock.now_ms()
+        driver = await self._drivers.set_online(city_id, driver_id, False, actor, request, answer, now_ms)
+        await self._teller.tell([driver])
+        for _, offer in await self._rides.live_offers(city_id, driver_id, ()):
+            await self._changer.change(self._ride_of_offer(offer.offer_id, driver_id), OfferDeclined(offer.offer_id), actor)
+        await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+        return driver
+
+    def _ride_of_offer(self, offer_id: str, driver_id: str) -> Callable[[], Awaitable[Ride]]:
+        async def load() -> Ride:
+            ride = await self._rides.ride_of_offer(offer_id)
+            if ride.offer(offer_id).driver_id != driver_id:
+                raise DomainError(Reason.NOT_YOURS, "the offer is another driver's", offer_id=offer_id)
+            return ride
+
+        return load
+
+    async def _claim(self, ride: Ride, offer_id: str) -> bool:
+        try:
+            return await self._claims.claim_ride(ride.city_id, ride.ride_id, offer_id, RIDE_CLAIM_TTL_MS)
+        except DomainError as error:
+            log.warning("accepting without a claim", reason=error.reason, ride_id=ride.ride_id)
+            return True  # the conditional update decides alone
+
+    async def _release(self, ride: Ride, offer_id: str) -> None:
+        try:
+            await self._claims.release_ride(ride.city_id, ride.ride_id, offer_id)
+        except DomainError as error:
+            log.warning("claim left to expire", reason=error.reason, ride_id=ride.ride_id)
+
+    async def _until_changed(self, ride: Ride, changed: asyncio.Event) -> None:
+        """A rival is accepting: PostgreSQL will say who has the ride, so wait for its notice, but not long."""
+        with self._notices.watch(ride.ride_id, changed.set):
+            try:
+                async with asyncio.timeout(_RIVAL_WAIT_S):
+                    await changed.wait()
+            except TimeoutError:
+                return

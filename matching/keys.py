@@ -1,0 +1,30 @@
+"""Every Valkey key of matching: its shape, its lifetime, its hash tag."""
+
+from __future__ import annotations
+
+import zlib
+
+
+def bucket_of(driver_id: str, buckets: int) -> int:
+    """Which bucket holds a driver? The same rule as location's, though no key is shared."""
+    return zlib.crc32(driver_id.encode()) % buckets
+
+
+def driver_claim(city_id: str, bucket: int, driver_id: str) -> str:
+    """String: owner|expires_at_ms; while an offer is live. Expires with the offer, and some seconds."""
+    return f"m:claim:{{{city_id}:{bucket}}}:d:{driver_id}"
+
+
+def ride_claim(city_id: str, ride_id: str) -> str:
+    """String: owner|expires_at_ms; for the instant of accepting. Expires after 5 minutes (case study, M6)."""
+    return f"m:claim:{{{city_id}:{ride_id}}}:r"
+
+
+def session(city_id: str, bucket: int, driver_id: str) -> str:
+    """String: worker|expires_at_ms; while a driver's WatchOffers stream is open. Renewed every few seconds."""
+    return f"m:session:{{{city_id}:{bucket}}}:{driver_id}"
+
+
+def notices(city_id: str) -> str:
+    """Channel (sharded pub/sub): what changed, for the watchers of all workers."""
+    return f"m:notices:{{{city_id}}}"

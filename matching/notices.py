@@ -1,0 +1,93 @@
+"""Who must look again? After each commit the watchers of the ride and of its drivers are woken, on this worker and on all others.
+
+A notice carries no state: whoever is woken reads PostgreSQL. One lost with Valkey is made good when the subscription is back,
+by waking everybody.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from matching import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from redis.asyncio import Redis
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 0.5
+
+
+class Notices:
+    """Wakes watchers by subject: a ride's id, or one of the two subjects of a driver."""
+
+    def __init__(self, redis: Redis, cities: Cities, clock: Clock, worker_id: str) -> None:
+        self._redis = redis
+        self._cities = cities
+        self._clock = clock
+        self._worker_id = worker_id
+        self._watchers: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
+
+    @contextmanager
+    def watch(self, subject: str, changed: Callable[[], None]) -> Iterator[None]:
+        """Calls `changed` whenever the subject has changed, for the time of the block."""
+        self._watchers[subject].add(changed)
+        try:
+            yield
+        finally:
+            self._watchers[subject].discard(changed)
+            if not self._watchers[subject]:
+                del self._watchers[subject]
+
+    async def publish(self, city_id: str, subjects: Iterable[str]) -> None:
+        """Wakes the watchers of these subjects. Those of other workers may miss it while Valkey does not answer."""
+        subjects = tuple(subjects)
+        self._wake(subjects)
+        try:
+            await self._redis.spublish(keys.notices(city_id), "\n".join((self._worker_id, *subjects)))
+        except (RedisError, OSError) as error:
+            log.warning("notice not sent", error=str(error))
+
+    async def listen(self) -> None:
+        """Hears the notices of other workers, for ever."""
+        while True:
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await pubsub.ssubscribe(*(keys.notices(city.city_id) for city in self._cities))
+                self._wake(tuple(self._watchers))
+                while True:
+                    message = await pubsub.get_message(timeout=None)
+                    if message is not None:
+                        worker_id, *subjects = message["data"].decode().split("\n")
+                        if worker_id != self._worker_id:
+                            self._wake(subjects)
+            except (RedisError, OSError) as error:
+                log.warning("notices interrupted", error=str(error))
+                await self._clock.sleep(_RETRY_S)
+            finally:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _wake(self, subjects: Iterable[str]) -> None:
+        for subject in subjects:
+            for changed in tuple(self._watchers.get(subject, ())):
+                changed()
+
+
+def offers_subject(city_id: str, driver_id: str) -> str:
+    """The subject of a driver's offers."""
+    return f"{city_id}/{driver_id}/offers"
+
+
+def driver_subject(city_id: str, driver_id: str) -> str:
+    """The subject of a driver's going online and offline, and of its newest session."""
+    return f"{city_id}/{driver_id}"

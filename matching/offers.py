@@ -1,0 +1,332 @@
+"""What happens to a ride and its offers now? The lifecycle without I/O: one function that service and simulator run.
+
+Source: phases, sizes and times are the case study's (M4: the top 3 drivers for 5 s, the next 3 for 5 s, then a wider radius, 30 s
+in all); that an accept wins until an expiry is committed, and the later deadlines, are our choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.units import MS_PER_S
+from matching.model import (
+    ASSIGNED,
+    FINAL,
+    OPEN,
+    TRANSITIONS,
+    Assignment,
+    DeadlinePassed,
+    Decision,
+    DriverArrived,
+    DriverCancelled,
+    Event,
+    Fact,
+    FactKind,
+    Offer,
+    OfferAccepted,
+    OfferDeclined,
+    OfferShown,
+    OffersPlanned,
+    OfferState,
+    ReleaseReason,
+    Ride,
+    RideCompleted,
+    RiderCancelled,
+    RideStarted,
+    RideState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseParams:
+    """How many drivers are asked at once, for how long, and from how far."""
+
+    size: int
+    timeout_s: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a phase that asks nobody."""
+        if self.size < 1 or self.timeout_s <= 0 or self.radius_m <= 0:
+            raise ValueError("a phase needs size >= 1, timeout_s > 0 and radius_m > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class OfferParams:
+    """The course of a search, and how long each later state may last."""
+
+    phases: tuple[PhaseParams, ...] = (PhaseParams(3, 5.0, 2_000.0), PhaseParams(3, 5.0, 2_000.0), PhaseParams(3, 5.0, 5_000.0))
+    """In order; the last repeats."""
+    search_limit_s: float = 30.0
+    retry_s: float = 2.0
+    """When the widest phase found nobody: how soon to look again."""
+    pickup_limit_s: float = 3_600.0
+    no_show_after_s: float = 600.0
+    ride_limit_s: float = 6 * 3_600.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a search could not begin or never end."""
+        if not self.phases:
+            raise ValueError("phases is empty: a search needs one at least")
+        for name in ("search_limit_s", "retry_s", "pickup_limit_s", "no_show_after_s", "ride_limit_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+
+    def phase(self, number: int) -> PhaseParams:
+        """The parameters of a phase, counted from 1."""
+        return self.phases[min(number, len(self.phases)) - 1]
+
+
+def begin(ride: Ride, now_ms: int) -> Decision:
+    """A new ride, wanted now: it is searched at once."""
+    begun = replace(
+        ride, state=RideState.SEARCHING, version=1, updated_at_ms=now_ms, search_began_at_ms=now_ms, next_deadline_ms=now_ms
+    )
+    return Decision(begun, (Fact(FactKind.RIDE_REQUESTED),))
+
+
+def next_phase(ride: Ride) -> int:
+    """Which phase does the coming search belong to, counted from 1?"""
+    return ride.phase + 1
+
+
+def search_is_over(ride: Ride, now_ms: int, params: OfferParams) -> bool:
+    """Has the time for finding a driver run out?"""
+    return now_ms >= _search_ends_at_ms(ride, params)
+
+
+def decide(ride: Ride, event: Event, now_ms: int, params: OfferParams) -> Decision:
+    """What does this event make of this ride?
+
+    An event that makes no difference (a winner's repeat, say) gives the ride itself, unchanged. A change bumps the version.
+    Raises ILLEGAL_TRANSITION where the table does not have the move, and for offers ALREADY_TAKEN, OFFER_CLOSED, OFFER_NOT_FOUND;
+    NOT_YOURS where a driver moves another's ride.
+    """
+    rule: Callable[[Ride, Event, int, OfferParams], Decision] = _RULES[type(event)]
+    decision = rule(ride, event, now_ms, params)
+    after = decision.ride
+    if after is ride:
+        return decision
+    if after.state not in TRANSITIONS.get(ride.state, {}).get(event.kind, ()):
+        raise _illegal(ride, event)
+    return Decision(replace(after, version=ride.version + 1, updated_at_ms=now_ms), decision.facts)
+
+
+def _deadline_passed(ride: Ride, event: DeadlinePassed, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state in FINAL or (ride.next_deadline_ms is not None and now_ms < ride.next_deadline_ms):
+        return Decision(ride)
+    if ride.state is RideState.SCHEDULED:
+        begun = replace(ride, state=RideState.SEARCHING, search_began_at_ms=now_ms, next_deadline_ms=now_ms)
+        return Decision(begun)
+    if ride.state is RideState.SEARCHING and not search_is_over(ride, now_ms, params):
+        return Decision(ride)  # due for another search, which ends in OffersPlanned
+    if ride.state in OPEN:
+        return _phase_over(ride, now_ms, params)
+    if ride.state is RideState.IN_PROGRESS:
+        ended = _close(ride, RideState.ENDED_BY_OPERATOR)
+        return Decision(ended, (_released(ride, ReleaseReason.ENDED_BY_OPERATOR), Fact(FactKind.RIDE_ENDED, text="OVERDUE")))
+    if ride.state is RideState.ARRIVED:
+        return Decision(_close(ride, RideState.NO_SHOW), (_released(ride, ReleaseReason.NO_SHOW), Fact(FactKind.RIDE_CANCELLED)))
+    cancelled = _close(ride, RideState.CANCELLED_BY_SYSTEM)
+    return Decision(cancelled, (_released(ride, ReleaseReason.CANCELLED_BY_SYSTEM), Fact(FactKind.RIDE_CANCELLED)))
+
+
+def _phase_over(ride: Ride, now_ms: int, params: OfferParams) -> Decision:
+    expired = tuple(offer.offer_id for offer in ride.live_offers())
+    facts = (Fact(FactKind.OFFERS_EXPIRED, offer_ids=expired),) if expired else ()
+    offers = _close_live(ride.offers, OfferState.EXPIRED)
+    if search_is_over(ride, now_ms, params):
+        over = replace(ride, state=RideState.EXPIRED, offers=offers, next_deadline_ms=None)
+        return Decision(over, (*facts, Fact(FactKind.RIDE_EXPIRED)))
+    return Decision(replace(ride, state=RideState.SEARCHING, offers=offers, next_deadline_ms=now_ms), facts)
+
+
+def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state is not RideState.SEARCHING:
+        raise _illegal(ride, event)
+    if event.phase != next_phase(ride):
+        return Decision(ride)
+    if not event.offers:
+        widest = event.phase >= len(params.phases)
+        wait_ms = round(params.retry_s * MS_PER_S) if widest else 0
+        deadline_ms = min(now_ms + wait_ms, _search_ends_at_ms(ride, params))
+        phase = ride.phase if widest else event.phase
+        return Decision(replace(ride, phase=phase, next_deadline_ms=deadline_ms))
+    expires_at_ms = min(now_ms + round(params.phase(event.phase).timeout_s * MS_PER_S), _search_ends_at_ms(ride, params))
+    made = tuple(
+        Offer(
+            offer_id=planned.offer_id,
+            driver_id=planned.driver_id,
+            phase=event.phase,
+            state=OfferState.LIVE,
+            made_at_ms=now_ms,
+            expires_at_ms=expires_at_ms,
+            pickup_eta_s=planned.pickup_eta_s,
+            pickup_distance_m=planned.pickup_distance_m,
+        )
+        for planned in event.offers
+    )
+    offered = replace(ride, state=RideState.OFFERED, phase=event.phase, offers=ride.offers + made, next_deadline_ms=expires_at_ms)
+    return Decision(offered, (Fact(FactKind.OFFERS_MADE, offer_ids=tuple(offer.offer_id for offer in made)),))
+
+
+def _offer_shown(ride: Ride, event: OfferShown, now_ms: int, params: OfferParams) -> Decision:
+    offer = ride.offer(event.offer_id)
+    if offer.state is not OfferState.LIVE or offer.shown_at_ms:
+        return Decision(ride)
+    shown = replace(offer, shown_at_ms=now_ms)
+    fact = Fact(FactKind.OFFER_SHOWN, offer.driver_id, (offer.offer_id,))
+    return Decision(replace(ride, offers=_with(ride.offers, shown)), (fact,))
+
+
+def _offer_accepted(ride: Ride, event: OfferAccepted, now_ms: int, params: OfferParams) -> Decision:
+    offer = ride.offer(event.offer_id)
+    if ride.assignment is not None:
+        if ride.assignment.offer_id == offer.offer_id:
+            return Decision(ride)  # the winner's repeat succeeds
+        raise DomainError(Reason.ALREADY_TAKEN, "another driver has the ride", ride_id=ride.ride_id)
+    if offer.state is not OfferState.LIVE:
+        raise DomainError(Reason.OFFER_CLOSED, f"the offer is {offer.state}", offer_id=offer.offer_id, state=offer.state)
+    accepted = _with(ride.offers, replace(offer, state=OfferState.ACCEPTED, shown_at_ms=offer.shown_at_ms or now_ms))
+    assignment = Assignment(offer.driver_id, offer.offer_id, now_ms, offer.pickup_eta_s)
+    after = replace(
+        ride,
+        state=RideState.ACCEPTED,
+        offers=_close_live(accepted, OfferState.WITHDRAWN),
+        assignment=assignment,
+        next_deadline_ms=now_ms + round(params.pickup_limit_s * MS_PER_S),
+    )
+    return Decision(after, (Fact(FactKind.ASSIGNMENT_BEGAN, offer.driver_id, (offer.offer_id,)),))
+
+
+def _offer_declined(ride: Ride, event: OfferDeclined, now_ms: int, params: OfferParams) -> Decision:
+    offer = ride.offer(event.offer_id)
+    if offer.state is OfferState.ACCEPTED:
+        raise _illegal(ride, event)
+    if offer.state is not OfferState.LIVE:
+        return Decision(ride)
+    fact = Fact(FactKind.OFFER_DECLINED, offer.driver_id, (offer.offer_id,))
+    after = replace(ride, offers=_with(ride.offers, replace(offer, state=OfferState.DECLINED)))
+    if not after.live_offers():
+        after = replace(after, state=RideState.SEARCHING, next_deadline_ms=now_ms)
+    return Decision(after, (fact,))
+
+
+def _rider_cancelled(ride: Ride, event: RiderCancelled, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state is RideState.CANCELLED_BY_RIDER:
+        return Decision(ride)
+    released = (_released(ride, ReleaseReason.CANCELLED_BY_RIDER),) if ride.state in ASSIGNED else ()
+    return Decision(_close(ride, RideState.CANCELLED_BY_RIDER), (*released, Fact(FactKind.RIDE_CANCELLED)))
+
+
+def _driver_cancelled(ride: Ride, event: DriverCancelled, now_ms: int, params: OfferParams) -> Decision:
+    assignment = _assignment_of(ride, event)
+    declined = replace(ride.offer(assignment.offer_id), state=OfferState.DECLINED)  # never again to this driver
+    after = replace(
+        ride,
+        state=RideState.SEARCHING,
+        assignment=None,
+        offers=_with(ride.offers, declined),
+        phase=0,
+        search_began_at_ms=now_ms,
+        next_deadline_ms=now_ms,
+    )
+    return Decision(after, (_released(ride, ReleaseReason.CANCELLED_BY_DRIVER, event.reason),))
+
+
+def _driver_arrived(ride: Ride, event: DriverArrived, now_ms: int, params: OfferParams) -> Decision:
+    assignment = _assignment_of(ride, event)
+    if ride.state is RideState.ARRIVED:
+        return Decision(ride)
+    after = replace(
+        ride,
+        state=RideState.ARRIVED,
+        assignment=replace(assignment, arrived_at_ms=now_ms),
+        next_deadline_ms=now_ms + round(params.no_show_after_s * MS_PER_S),
+    )
+    return Decision(after, (Fact(FactKind.DRIVER_ARRIVED, event.driver_id),))
+
+
+def _ride_started(ride: Ride, event: RideStarted, now_ms: int, params: OfferParams) -> Decision:
+    assignment = _assignment_of(ride, event)
+    if ride.state is RideState.IN_PROGRESS:
+        return Decision(ride)
+    after = replace(
+        ride,
+        state=RideState.IN_PROGRESS,
+        assignment=replace(assignment, started_at_ms=now_ms),
+        next_deadline_ms=now_ms + round(params.ride_limit_s * MS_PER_S),
+    )
+    return Decision(after, (Fact(FactKind.RIDE_STARTED, event.driver_id),))
+
+
+def _ride_completed(ride: Ride, event: RideCompleted, now_ms: int, params: OfferParams) -> Decision:
+    assignment = _assignment_of(ride, event)
+    if ride.state is RideState.COMPLETED:
+        return Decision(ride)
+    after = replace(
+        _close(ride, RideState.COMPLETED),
+        assignment=replace(assignment, completed_at_ms=now_ms),
+    )
+    facts = (_released(ride, ReleaseReason.COMPLETED), Fact(FactKind.RIDE_COMPLETED, event.driver_id))
+    return Decision(after, facts)
+
+
+_RULES: dict[type, Callable[..., Decision]] = {
+    DeadlinePassed: _deadline_passed,
+    OffersPlanned: _offers_planned,
+    OfferShown: _offer_shown,
+    OfferAccepted: _offer_accepted,
+    OfferDeclined: _offer_declined,
+    RiderCancelled: _rider_cancelled,
+    DriverCancelled: _driver_cancelled,
+    DriverArrived: _driver_arrived,
+    RideStarted: _ride_started,
+    RideCompleted: _ride_completed,
+}
+
+
+def _search_ends_at_ms(ride: Ride, params: OfferParams) -> int:
+    return ride.search_began_at_ms + round(params.search_limit_s * MS_PER_S)
+
+
+def _assignment_of(ride: Ride, event: DriverCancelled | DriverArrived | RideStarted | RideCompleted) -> Assignment:
+    if ride.assignment is None:
+        raise _illegal(ride, event)
+    if ride.assignment.driver_id != event.driver_id:
+        raise DomainError(Reason.NOT_YOURS, "the ride is another driver's", ride_id=ride.ride_id)
+    return ride.assignment
+
+
+def _close(ride: Ride, state: RideState) -> Ride:
+    return replace(ride, state=state, offers=_close_live(ride.offers, OfferState.WITHDRAWN), next_deadline_ms=None)
+
+
+def _close_live(offers: tuple[Offer, ...], state: OfferState) -> tuple[Offer, ...]:
+    return tuple(replace(offer, state=state) if offer.state is OfferState.LIVE else offer for offer in offers)
+
+
+def _with(offers: tuple[Offer, ...], changed: Offer) -> tuple[Offer, ...]:
+    return tuple(changed if offer.offer_id == changed.offer_id else offer for offer in offers)
+
+
+def _released(ride: Ride, reason: ReleaseReason, text: str = "") -> Fact:
+    driver_id = ride.assignment.driver_id if ride.assignment else ""
+    return Fact(FactKind.ASSIGNMENT_ENDED, driver_id, release_reason=reason, text=text)
+
+
+def _illegal(ride: Ride, event: Event) -> DomainError:
+    return DomainError(
+        Reason.ILLEGAL_TRANSITION,
+        f"{event.kind} cannot happen to a ride that is {ride.state}",
+        ride_id=ride.ride_id,
+        state=ride.state,
+        event=event.kind,
+    )

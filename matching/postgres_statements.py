@@ -1,0 +1,132 @@
+"""The SQL of matching. What must hold whatever happens, holds here: conditional updates and unique indexes."""
+
+DRIVERS = """
+SELECT d.*,
+       (SELECT a.ride_id FROM matching.assignments a
+         WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL LIMIT 1) AS ride_id,
+       EXISTS (SELECT 1 FROM matching.offers o
+         WHERE o.city_id = d.city_id AND o.driver_id = d.driver_id AND o.state = 'LIVE') AS has_live_offer
+  FROM matching.drivers d
+ WHERE d.city_id = $1 AND d.driver_id = ANY($2)
+"""
+
+ONLINE_DRIVERS = """
+SELECT d.*,
+       (SELECT a.ride_id FROM matching.assignments a
+         WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL LIMIT 1) AS ride_id,
+       false AS has_live_offer
+  FROM matching.drivers d
+ WHERE d.city_id = $1 AND d.driver_id > $2
+   AND (d.online OR EXISTS (SELECT 1 FROM matching.assignments a
+                             WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL))
+ ORDER BY d.driver_id
+ LIMIT $3
+"""
+
+UPSERT_DRIVER = """
+INSERT INTO matching.drivers AS d (city_id, driver_id, version, capabilities, rating_milli, updated_at_ms)
+VALUES ($1, $2, 1, $3, $4, $5)
+ON CONFLICT (city_id, driver_id) DO UPDATE
+   SET version = d.version + 1, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
+       updated_at_ms = EXCLUDED.updated_at_ms
+"""
+
+SET_ONLINE = """
+UPDATE matching.drivers SET online = $3, version = version + 1, updated_at_ms = $4
+ WHERE city_id = $1 AND driver_id = $2 AND NOT (suspended AND $3)
+"""
+
+# A driver who accepts must still be online: going offline at the same moment is decided by this row's lock.
+TOUCH_ACCEPTING_DRIVER = """
+UPDATE matching.drivers SET version = version + 1, offers_accepted = offers_accepted + 1, updated_at_ms = $3
+ WHERE city_id = $1 AND driver_id = $2 AND online AND NOT suspended
+"""
+
+TOUCH_RELEASED_DRIVER = """
+UPDATE matching.drivers SET version = version + 1, updated_at_ms = $3 WHERE city_id = $1 AND driver_id = $2
+"""
+
+COUNT_SHOWN = """
+UPDATE matching.drivers SET offers_shown = offers_shown + 1 WHERE city_id = $1 AND driver_id = ANY($2)
+"""
+
+RIDE = "SELECT * FROM matching.rides WHERE ride_id = $1"
+
+RIDES = "SELECT * FROM matching.rides WHERE ride_id = ANY($1)"
+
+OFFERS_OF_RIDES = "SELECT * FROM matching.offers WHERE ride_id = ANY($1) ORDER BY ride_id, made_at_ms, offer_id"
+
+RIDE_OF_OFFER = "SELECT ride_id FROM matching.offers WHERE offer_id = $1"
+
+RIDES_OF_RIDER = """
+SELECT * FROM matching.rides
+ WHERE city_id = $1 AND rider_id = $2 AND ($3 = '' OR ride_id < $3)
+ ORDER BY ride_id DESC LIMIT $4
+"""
+
+INSERT_RIDE = """
+INSERT INTO matching.rides (ride_id, city_id, rider_id, quote_id, state, version, pickup_lat, pickup_lng,
+                            requested_at_ms, updated_at_ms, next_deadline_ms, body)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+
+# The version is the lock: of all who saw the same ride, one changes it.
+UPDATE_RIDE = """
+UPDATE matching.rides
+   SET state = $3, version = $4, updated_at_ms = $5, next_deadline_ms = $6, body = $7, leased_until_ms = 0
+ WHERE ride_id = $1 AND version = $2
+"""
+
+UPSERT_OFFER = """
+INSERT INTO matching.offers (offer_id, ride_id, city_id, driver_id, phase, state, made_at_ms, expires_at_ms, shown_at_ms,
+                             pickup_eta_s, pickup_distance_m)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (offer_id) DO UPDATE SET state = EXCLUDED.state, shown_at_ms = EXCLUDED.shown_at_ms
+"""
+
+INSERT_ASSIGNMENT = """
+INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms) VALUES ($1, $2, $3, $4)
+"""
+
+RELEASE_ASSIGNMENT = """
+UPDATE matching.assignments SET released_at_ms = $4, release_reason = $5
+ WHERE city_id = $1 AND driver_id = $2 AND ride_id = $3 AND released_at_ms IS NULL
+"""
+
+INSERT_EVENT = """
+INSERT INTO matching.outbox (city_id, aggregate_id, version, index, at_ms, kind, envelope) VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+FIRST_ANSWER = """
+SELECT body_digest, answer FROM matching.requests
+ WHERE city_id = $1 AND actor = $2 AND request_id = $3 AND answered_at_ms > $4
+"""
+
+INSERT_REQUEST = """
+INSERT INTO matching.requests AS r (city_id, actor, request_id, body_digest, answer, answered_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (city_id, actor, request_id) DO UPDATE
+   SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
+ WHERE r.answered_at_ms <= $7
+"""
+
+FORGET_REQUESTS = "DELETE FROM matching.requests WHERE answered_at_ms <= $1"
+
+LEASE_DUE = """
+UPDATE matching.rides SET leased_until_ms = $2
+ WHERE ride_id IN (
+    SELECT ride_id FROM matching.rides
+     WHERE next_deadline_ms <= $1 AND leased_until_ms <= $1 AND ($4::text IS NULL OR ride_id = $4) AND city_id = ANY($5)
+     ORDER BY next_deadline_ms LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING *
+"""
+
+OPEN_PICKUPS = """
+SELECT pickup_lat, pickup_lng FROM matching.rides WHERE city_id = $1 AND state IN ('SEARCHING', 'OFFERED')
+"""
+
+OFFERS_OF_DRIVER = """
+SELECT * FROM matching.offers
+ WHERE city_id = $1 AND driver_id = $2 AND (state = 'LIVE' OR offer_id = ANY($3))
+ ORDER BY made_at_ms, offer_id
+"""

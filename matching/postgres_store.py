@@ -1,0 +1,349 @@
+"""Rides and drivers in PostgreSQL: the truth. One transaction per change, conditional on the version that was decided upon."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.geo import Place
+from hexhail.kernel.units import MS_PER_S
+from matching import postgres_statements as sql
+from matching.model import FactKind, Offer, Ride
+from matching.rows import driver_of, offer_of, ride_body, ride_of
+from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.ids import CityId
+
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    EncodeRideEvents = Callable[[Change], list[tuple[str, bytes]]]
+    EncodeDriverEvent = Callable[[Driver, str, int, str], bytes]
+
+REPEATS_KEPT_MS = 24 * 3600 * MS_PER_S
+_PAGE = 1_000
+
+_UNIQUE: dict[str, Reason] = {
+    "rides_one_active_per_rider": Reason.RIDER_BUSY,
+    "rides_quote_used_once": Reason.QUOTE_USED,
+    "assignments_one_active_per_slot": Reason.DRIVER_BUSY,
+}
+"""Unique index -> what it means that it refused."""
+
+
+@dataclass(slots=True)
+class StoreCounts:
+    """What the fence did."""
+
+    commits: int = 0
+    rejected_commits: int = 0
+    """Changes that reached PostgreSQL and were refused there, by version or by index."""
+
+
+@asynccontextmanager
+async def postgres_errors() -> AsyncIterator[None]:
+    """Around a call to PostgreSQL: that it does not answer becomes STORE_UNAVAILABLE. Refusals come through as they are."""
+    try:
+        yield
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, OSError) as error:
+        raise DomainError(Reason.STORE_UNAVAILABLE, f"PostgreSQL does not answer: {error}", store="postgres") from error
+    except (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError) as error:
+        raise DomainError(Reason.STORE_UNAVAILABLE, f"PostgreSQL does not answer: {error}", store="postgres") from error
+
+
+class PostgresStore:
+    """Rides and drivers."""
+
+    def __init__(
+        self, pool: Pool, cities: Cities, encode_ride_events: EncodeRideEvents, encode_driver_event: EncodeDriverEvent
+    ) -> None:
+        self._pool = pool
+        self._city_ids = [city.city_id for city in cities]
+        self._encode_ride_events = encode_ride_events
+        self._encode_driver_event = encode_driver_event
+        self.counts = StoreCounts()
+
+    async def ride(self, ride_id: str) -> Ride:
+        """The ride as it is. Raises RIDE_NOT_FOUND, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            row = await connection.fetchrow(sql.RIDE, ride_id)
+            if row is None:
+                raise DomainError(Reason.RIDE_NOT_FOUND, ride_id=ride_id)
+            (ride,) = await _with_offers(connection, [row])
+            return ride
+
+    async def ride_of_offer(self, offer_id: str) -> Ride:
+        """The ride that an offer is for. Raises OFFER_NOT_FOUND, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            ride_id = await connection.fetchval(sql.RIDE_OF_OFFER, offer_id)
+        if ride_id is None:
+            raise DomainError(Reason.OFFER_NOT_FOUND, offer_id=offer_id)
+        return await self.ride(ride_id)
+
+    async def rides_of_rider(self, city_id: CityId, rider_id: str, before: str, limit: int) -> list[Ride]:
+        """A rider's rides whose id sorts before `before` (empty: all), newest first. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            rows = await connection.fetch(sql.RIDES_OF_RIDER, city_id, rider_id, before, limit)
+            return await _with_offers(connection, rows)
+
+    async def commit(self, change: Change) -> list[Driver]:
+        """Makes a decision true, or none of it; gives the drivers whose state it changed.
+
+        Raises Conflict, RequestRepeated, RIDER_BUSY, QUOTE_USED, DRIVER_BUSY, DRIVER_OFFLINE, DRIVER_SUSPENDED,
+        STORE_UNAVAILABLE.
+        """
+        self.counts.commits += 1
+        try:
+            async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+                return await self._commit(connection, change)
+        except Conflict:
+            self.counts.rejected_commits += 1
+            raise
+        except asyncpg.UniqueViolationError as error:
+            self.counts.rejected_commits += 1
+            reason = _UNIQUE.get(error.constraint_name or "")
+            if reason is None:
+                raise Conflict(error.constraint_name) from error
+            raise DomainError(reason, ride_id=change.decision.ride.ride_id) from None
+
+    async def _commit(self, connection: Connection, change: Change) -> list[Driver]:
+        ride = change.decision.ride
+        if change.before is None:
+            await connection.execute(sql.INSERT_RIDE, *_insert_values(ride))
+        else:
+            done = await connection.execute(
+                sql.UPDATE_RIDE,
+                ride.ride_id,
+                change.before.version,
+                ride.state.value,
+                ride.version,
+                ride.updated_at_ms,
+                ride.next_deadline_ms,
+                ride_body(ride),
+            )
+            if done != "UPDATE 1":
+                raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}")
+        known = set(change.before.offers) if change.before else set()
+        changed = [offer for offer in ride.offers if offer not in known]
+        # Offers that close make room for those that open: the index allows one live offer per driver.
+        await connection.executemany(sql.UPSERT_OFFER, [_offer_values(ride, offer) for offer in changed])
+        shown = [f.driver_id for f in change.decision.facts if f.kind is FactKind.OFFER_SHOWN]
+        if shown:
+            await connection.execute(sql.COUNT_SHOWN, ride.city_id, shown)
+        touched = await _change_assignments(connection, change)
+        events = self._encode_ride_events(change)
+        await connection.executemany(
+            sql.INSERT_EVENT,
+            [
+                (ride.city_id, ride.ride_id, ride.version, index, ride.updated_at_ms, kind, envelope)
+                for index, (kind, envelope) in enumerate(events)
+            ],
+        )
+        if change.request is not None:
+            await _keep_answer(connection, change.request, change.answer, ride.updated_at_ms)
+        if not touched:
+            return []
+        return [driver_of(row) for row in await connection.fetch(sql.DRIVERS, ride.city_id, touched)]
+
+    async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:
+        """Rides (or this one) whose deadline has come and that no other worker has in hand. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            rows = await connection.fetch(sql.LEASE_DUE, now_ms, now_ms + lease_ms, limit, ride_id, self._city_ids)
+            return await _with_offers(connection, rows)
+
+    async def open_pickups(self, city_id: CityId) -> list[Place]:
+        """Where riders wait whom nobody has accepted yet. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            rows = await connection.fetch(sql.OPEN_PICKUPS, city_id)
+        return [Place(row["pickup_lat"], row["pickup_lng"]) for row in rows]
+
+    async def live_offers(self, city_id: CityId, driver_id: str, and_these: Sequence[str]) -> list[tuple[Ride, Offer]]:
+        """A driver's live offers, and those of `and_these` in whatever state. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            offers = await connection.fetch(sql.OFFERS_OF_DRIVER, city_id, driver_id, list(and_these))
+            if not offers:
+                return []
+            rows = await connection.fetch(sql.RIDES, [offer["ride_id"] for offer in offers])
+        rides = {row["ride_id"]: ride_of(row, ()) for row in rows}
+        return [(rides[offer["ride_id"]], offer_of(offer)) for offer in offers]
+
+    async def first_answer(self, request: RequestKey, now_ms: int) -> bytes | None:
+        """What this request was answered in the last 24 h; None for a new one. Raises REQUEST_ID_REUSED, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            row = await connection.fetchrow(
+                sql.FIRST_ANSWER, request.city_id, request.actor, request.request_id, now_ms - REPEATS_KEPT_MS
+            )
+        if row is None:
+            return None
+        if row["body_digest"] != request.body_digest:
+            raise DomainError(
+                Reason.REQUEST_ID_REUSED, "this request_id came before with another body", request_id=request.request_id
+            )
+        answer: bytes = row["answer"]
+        return answer
+
+    async def forget_old_requests(self, now_ms: int) -> None:
+        """Drops answers that no repeat will be given any more. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            await connection.execute(sql.FORGET_REQUESTS, now_ms - REPEATS_KEPT_MS)
+
+    async def driver(self, city_id: CityId, driver_id: str) -> Driver:
+        """Raises DRIVER_NOT_FOUND, STORE_UNAVAILABLE."""
+        found = await self.drivers(city_id, [driver_id])
+        if driver_id not in found:
+            raise DomainError(Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
+        return found[driver_id]
+
+    async def drivers(self, city_id: CityId, driver_ids: Sequence[str]) -> dict[str, Driver]:
+        """Those of them that are known. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            rows = await connection.fetch(sql.DRIVERS, city_id, list(driver_ids))
+        return {row["driver_id"]: driver_of(row) for row in rows}
+
+    async def upsert_driver(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        capabilities: Sequence[str],
+        rating_milli: int,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """Makes a driver known, or changes what is known. Raises RequestRepeated, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(sql.UPSERT_DRIVER, city_id, driver_id, list(capabilities), rating_milli, now_ms)
+            return await self._driver_changed(connection, city_id, driver_id, "DRIVER_UPSERTED", actor, request, answer, now_ms)
+
+    async def set_online(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        online: bool,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated, STORE_UNAVAILABLE."""
+        kind = "DRIVER_WENT_ONLINE" if online else "DRIVER_WENT_OFFLINE"
+        async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            done = await connection.execute(sql.SET_ONLINE, city_id, driver_id, online, now_ms)
+            if done != "UPDATE 1":
+                row = await connection.fetchrow(sql.DRIVERS, city_id, [driver_id])
+                raise DomainError(Reason.DRIVER_SUSPENDED if row is not None else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
+            return await self._driver_changed(connection, city_id, driver_id, kind, actor, request, answer, now_ms)
+
+    async def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
+        """Every driver that is online or on a ride, in pages. Raises STORE_UNAVAILABLE."""
+        last = ""
+        while True:
+            async with postgres_errors(), self._pool.acquire() as connection:
+                rows = await connection.fetch(sql.ONLINE_DRIVERS, city_id, last, _PAGE)
+            if rows:
+                yield [driver_of(row) for row in rows]
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1]["driver_id"]
+
+    async def _driver_changed(
+        self,
+        connection: Connection,
+        city_id: CityId,
+        driver_id: str,
+        kind: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        (row,) = await connection.fetch(sql.DRIVERS, city_id, [driver_id])
+        driver = driver_of(row)
+        envelope = self._encode_driver_event(driver, kind, now_ms, actor)
+        await connection.execute(sql.INSERT_EVENT, city_id, driver_id, driver.version, 0, now_ms, kind, envelope)
+        await _keep_answer(connection, request, answer(driver), now_ms)
+        return driver
+
+
+async def _with_offers(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Ride]:
+    if not rows:
+        return []
+    offers = await connection.fetch(sql.OFFERS_OF_RIDES, [row["ride_id"] for row in rows])
+    return [ride_of(row, [offer for offer in offers if offer["ride_id"] == row["ride_id"]]) for row in rows]
+
+
+async def _change_assignments(connection: Connection, change: Change) -> list[str]:
+    ride, touched = change.decision.ride, []
+    for fact in change.decision.facts:
+        if fact.kind is FactKind.ASSIGNMENT_BEGAN:
+            done = await connection.execute(sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms)
+            if done != "UPDATE 1":
+                row = await connection.fetchrow(sql.DRIVERS, ride.city_id, [fact.driver_id])
+                suspended = row is not None and row["suspended"]
+                raise DomainError(Reason.DRIVER_SUSPENDED if suspended else Reason.DRIVER_OFFLINE, driver_id=fact.driver_id)
+            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms)
+            touched.append(fact.driver_id)
+        elif fact.kind is FactKind.ASSIGNMENT_ENDED:
+            reason = fact.release_reason.value if fact.release_reason else None
+            await connection.execute(
+                sql.RELEASE_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms, reason
+            )
+            await connection.execute(sql.TOUCH_RELEASED_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms)
+            touched.append(fact.driver_id)
+    return touched
+
+
+async def _keep_answer(connection: Connection, request: RequestKey, answer: bytes, now_ms: int) -> None:
+    done = await connection.execute(
+        sql.INSERT_REQUEST,
+        request.city_id,
+        request.actor,
+        request.request_id,
+        request.body_digest,
+        answer,
+        now_ms,
+        now_ms - REPEATS_KEPT_MS,
+    )
+    if done != "INSERT 0 1":
+        raise RequestRepeated(request.request_id)
+
+
+def _insert_values(ride: Ride) -> tuple[object, ...]:
+    return (
+        ride.ride_id,
+        ride.city_id,
+        ride.rider_id,
+        ride.quote.quote_id,
+        ride.state.value,
+        ride.version,
+        ride.pickup.lat,
+        ride.pickup.lng,
+        ride.requested_at_ms,
+        ride.updated_at_ms,
+        ride.next_deadline_ms,
+        ride_body(ride),
+    )
+
+
+def _offer_values(ride: Ride, offer: Offer) -> tuple[object, ...]:
+    return (
+        offer.offer_id,
+        ride.ride_id,
+        ride.city_id,
+        offer.driver_id,
+        offer.phase,
+        offer.state.value,
+        offer.made_at_ms,
+        offer.expires_at_ms,
+        offer.shown_at_ms,
+        offer.pickup_eta_s,
+        offer.pickup_distance_m,
+    )

@@ -1,0 +1,87 @@
+"""Claims and sessions in Valkey: SET NX with an owner token, released by compare-and-delete."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from hexhail.kernel.errors import DomainError, Reason
+from matching import keys
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from redis.asyncio import Redis
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+
+# A lock that has expired may belong to somebody else by now: delete it only while it holds our token.
+_RELEASE = """
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+# Ours if nobody holds it, or if the holder's time is over by our clock: the key's own lifetime only collects garbage.
+_CLAIM = """
+local value = redis.call('GET', KEYS[1])
+if value then
+  local expires = tonumber(string.match(value, '|(%d+)$'))
+  if expires and expires > tonumber(ARGV[3]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. string.format('%.0f', tonumber(ARGV[3]) + tonumber(ARGV[2])), 'PX', ARGV[2])
+return 1
+"""
+
+
+@asynccontextmanager
+async def valkey_errors() -> AsyncIterator[None]:
+    """Around a call to Valkey: its failures become STORE_UNAVAILABLE."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise DomainError(Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {error}", store="valkey") from error
+
+
+class RedisClaims:
+    """Claims on drivers and rides."""
+
+    def __init__(self, redis: Redis, cities: Cities, clock: Clock) -> None:
+        self._redis = redis
+        self._cities = cities
+        self._clock = clock
+        self._claim = redis.register_script(_CLAIM)
+        self._release = redis.register_script(_RELEASE)
+
+    async def claim_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
+        """Which of these drivers are ours now? bool[n]. Raises STORE_UNAVAILABLE."""
+        return await self._claim_all([self._driver_key(city_id, i) for i in driver_ids], owner, ttl_ms)
+
+    async def release_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str) -> None:
+        """Gives back those that are still ours. Raises STORE_UNAVAILABLE."""
+        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for driver_id in driver_ids:
+                await self._release(keys=[self._driver_key(city_id, driver_id)], args=[owner], client=pipe)
+            await pipe.execute()
+
+    async def claim_ride(self, city_id: CityId, ride_id: str, owner: str, ttl_ms: int) -> bool:
+        """Is this ride ours for the instant of accepting? Raises STORE_UNAVAILABLE."""
+        (won,) = await self._claim_all([keys.ride_claim(city_id, ride_id)], owner, ttl_ms)
+        return won
+
+    async def release_ride(self, city_id: CityId, ride_id: str, owner: str) -> None:
+        """Gives it back if it is still ours. Raises STORE_UNAVAILABLE."""
+        async with valkey_errors():
+            await self._release(keys=[keys.ride_claim(city_id, ride_id)], args=[owner])
+
+    async def _claim_all(self, names: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
+        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                await self._claim(keys=[name], args=[owner, ttl_ms, self._clock.now_ms()], client=pipe)
+            return [bool(won) for won in await pipe.execute()]
+
+    def _driver_key(self, city_id: CityId, driver_id: str) -> str:
+        return keys.driver_claim(city_id, keys.bucket_of(driver_id, self._cities[city_id].buckets), driver_id)

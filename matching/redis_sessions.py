@@ -1,0 +1,107 @@
+"""Which drivers have a phone that listens: this worker's own streams, and in Valkey those of all workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hexhail.kernel.errors import DomainError
+from hexhail.kernel.ids import CityId, DriverId
+from matching import keys
+from matching.redis_claims import valkey_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from matching.store import DriverKey
+
+SESSION_TTL_MS = 15_000
+"""A worker that dies takes its drivers out of the offers within this time; a living one renews every third of it."""
+
+
+class RedisSessions:
+    """Sessions of drivers. The newest stream of a driver holds its session; older ones end."""
+
+    def __init__(self, redis: Redis, cities: Cities, clock: Clock, worker_id: str) -> None:
+        self._redis = redis
+        self._cities = cities
+        self._clock = clock
+        self._worker_id = worker_id
+        self._streams: dict[DriverKey, str] = {}
+
+    async def open(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
+        """This stream is the driver's session from now on."""
+        key = _driver_key(city_id, driver_id)
+        self._streams[key] = stream_id
+        await self._write([key])
+
+    async def close(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
+        """The stream has ended: no session, unless a newer stream holds it."""
+        key = _driver_key(city_id, driver_id)
+        if self._streams.get(key) != stream_id:
+            return
+        del self._streams[key]
+        async with valkey_errors():
+            await self._redis.delete(self._name(key))
+
+    async def holds(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:
+        """Is this stream still the driver's session, and not one that came later, here or on another worker?"""
+        key = _driver_key(city_id, driver_id)
+        if self._streams.get(key) != stream_id:
+            return False
+        try:
+            async with valkey_errors():
+                value = await self._redis.get(self._name(key))
+        except DomainError:
+            return True  # nobody can say otherwise now, and two streams of one phone do no harm
+        return value is None or _parts(value)[0] == self._worker_id
+
+    async def renew(self) -> None:
+        """Tells all workers again which drivers are here. Raises STORE_UNAVAILABLE."""
+        await self._write(list(self._streams))
+
+    async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
+        """Those of these drivers that have a session, on whichever worker. Raises STORE_UNAVAILABLE."""
+        here = {i for i in driver_ids if _driver_key(city_id, i) in self._streams}
+        elsewhere = [i for i in driver_ids if i not in here]
+        if not elsewhere:
+            return here
+        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for driver_id in elsewhere:
+                pipe.get(self._name(_driver_key(city_id, driver_id)))
+            values = await pipe.execute()
+        now_ms = self._clock.now_ms()
+        return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
+
+    async def _write(self, drivers: Sequence[DriverKey]) -> None:
+        if not drivers:
+            return
+        value = f"{self._worker_id}|{self._clock.now_ms() + SESSION_TTL_MS}"
+        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for key in drivers:
+                pipe.set(self._name(key), value, px=SESSION_TTL_MS)
+            await pipe.execute()
+
+    def _name(self, key: DriverKey) -> str:
+        city_id, driver_id = key
+        return keys.session(city_id, keys.bucket_of(driver_id, self._cities[city_id].buckets), driver_id)
+
+
+def _driver_key(city_id: CityId, driver_id: str) -> DriverKey:
+    return city_id, DriverId(driver_id)
+
+
+def _lives(value: bytes | str | None, worker_id: str, now_ms: int) -> bool:
+    if value is None:
+        return False
+    worker, expires_at_ms = _parts(value)
+    return worker != worker_id and expires_at_ms > now_ms
+
+
+def _parts(value: bytes | str) -> tuple[str, int]:
+    text = value if isinstance(value, str) else value.decode()
+    worker, _, expires_at_ms = text.rpartition("|")
+    return worker, int(expires_at_ms)

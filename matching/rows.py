@@ -1,0 +1,92 @@
+"""How rides, offers and drivers look as rows of PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from hexhail.kernel.geo import Place
+from hexhail.kernel.ids import CityId, DriverId, OfferId, QuoteId, RideId, RiderId
+from matching.model import Assignment, Offer, OfferState, QuoteFacts, Ride, RideState, Stop
+from matching.store import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    Row = asyncpg.Record
+
+
+def ride_body(ride: Ride) -> str:
+    """What no query looks into, as JSON."""
+    return json.dumps(
+        {
+            "product": ride.product,
+            "stops": [[stop.place.lat, stop.place.lng, stop.label] for stop in ride.stops],
+            "notes": ride.notes,
+            "quote": asdict(ride.quote),
+            "pickup_at_ms": ride.pickup_at_ms,
+            "phase": ride.phase,
+            "search_began_at_ms": ride.search_began_at_ms,
+            "assignment": asdict(ride.assignment) if ride.assignment else None,
+        }
+    )
+
+
+def ride_of(row: Row, offers: Sequence[Row]) -> Ride:
+    """The ride that a row and its offers' rows describe."""
+    body = json.loads(row["body"])
+    return Ride(
+        ride_id=RideId(row["ride_id"]),
+        city_id=CityId(row["city_id"]),
+        rider_id=RiderId(row["rider_id"]),
+        product=body["product"],
+        stops=tuple(Stop(Place(lat, lng), label) for lat, lng, label in body["stops"]),
+        quote=QuoteFacts(**{**body["quote"], "quote_id": QuoteId(row["quote_id"])}),
+        requested_at_ms=row["requested_at_ms"],
+        state=RideState(row["state"]),
+        version=row["version"],
+        updated_at_ms=row["updated_at_ms"],
+        notes=body["notes"],
+        pickup_at_ms=body["pickup_at_ms"],
+        phase=body["phase"],
+        search_began_at_ms=body["search_began_at_ms"],
+        next_deadline_ms=row["next_deadline_ms"],
+        assignment=Assignment(**body["assignment"]) if body["assignment"] else None,
+        offers=tuple(offer_of(offer) for offer in offers),
+    )
+
+
+def offer_of(row: Row) -> Offer:
+    """The offer that a row describes."""
+    return Offer(
+        offer_id=OfferId(row["offer_id"]),
+        driver_id=DriverId(row["driver_id"]),
+        phase=row["phase"],
+        state=OfferState(row["state"]),
+        made_at_ms=row["made_at_ms"],
+        expires_at_ms=row["expires_at_ms"],
+        pickup_eta_s=row["pickup_eta_s"],
+        pickup_distance_m=row["pickup_distance_m"],
+        shown_at_ms=row["shown_at_ms"],
+    )
+
+
+def driver_of(row: Row) -> Driver:
+    """The driver that a row of the statement `DRIVERS` describes."""
+    return Driver(
+        city_id=CityId(row["city_id"]),
+        driver_id=DriverId(row["driver_id"]),
+        version=row["version"],
+        capabilities=tuple(row["capabilities"]),
+        rating_milli=row["rating_milli"],
+        online=row["online"],
+        suspended=row["suspended"],
+        offers_shown=row["offers_shown"],
+        offers_accepted=row["offers_accepted"],
+        updated_at_ms=row["updated_at_ms"],
+        ride_id=row["ride_id"] or "",
+        has_live_offer=row["has_live_offer"],
+    )

@@ -1,0 +1,57 @@
+"""Is the schema of matching up to date? Versioned migrations (alembic), one process at a time, and the outbox's days."""
+
+from __future__ import annotations
+
+import datetime as dt
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from hexhail.kernel.units import MS_PER_S
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_LOCK = 0x6865_7868  # any number that all of our processes agree on
+_DAY_MS = 24 * 3600 * MS_PER_S
+
+
+async def migrate(dsn: str) -> None:
+    """Brings the schema to the newest version; several processes may ask at once."""
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(dsn)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            await connection.execute(text("CREATE SCHEMA IF NOT EXISTS matching"))
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+async def ensure_outbox_days(pool: asyncpg.Pool[asyncpg.Record], now_ms: int, days_ahead: int = 2) -> None:
+    """Makes the outbox's partitions of today and the coming days, where they are missing."""
+    today = now_ms // _DAY_MS
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        for day in range(today, today + days_ahead):
+            date = dt.datetime.fromtimestamp(day * 24 * 3600, dt.UTC).strftime("%Y%m%d")
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS matching.outbox_{date} PARTITION OF matching.outbox "
+                f"FOR VALUES FROM ({day * _DAY_MS}) TO ({(day + 1) * _DAY_MS})"
+            )
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("matching") / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

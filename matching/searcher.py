@@ -1,0 +1,220 @@
+"""Finds drivers for a ride: asks location, routing, PostgreSQL and the sessions, ranks, claims, and offers the ride."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.geo import bearings_deg
+from hexhail.kernel.ids import DriverId, OfferId, mint
+from hexhail.kernel.units import MS_PER_S
+from matching.candidates import DriverFacts, consider, with_outcome
+from matching.model import OffersPlanned, PlannedOffer, RideState
+from matching.offers import OfferParams, next_phase
+from matching.ranking import Candidates, RankingParams, acceptance_milli
+from matching.store import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.candidates import Consideration
+    from matching.changer import Changer
+    from matching.model import Ride
+    from matching.peers import Location, Nearby
+    from matching.store import Claims, Driver, Drivers, Rides, Sessions
+    from routing.model import Router
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS = 3
+_CLAIM_MARGIN_MS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """How many drivers are looked at."""
+
+    candidates: int = 20
+    """At the least; three times a phase's size where that is more."""
+    max_pages: int = 4
+    """When too few of them can be asked, the next nearest are looked at, this often."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where nobody would be looked at."""
+        if self.candidates < 1 or self.max_pages < 1:
+            raise ValueError("candidates and max_pages must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingParams:
+    """The `[matching]` section of a city's file."""
+
+    offers: OfferParams = field(default_factory=OfferParams)
+    ranking: RankingParams = field(default_factory=RankingParams)
+    search: SearchParams = field(default_factory=SearchParams)
+    tracking_period_s: float = 3.0
+
+
+class Searcher:
+    """One search makes the offers of one phase."""
+
+    def __init__(
+        self,
+        location: Location,
+        rides: Rides,
+        drivers: Drivers,
+        sessions: Sessions,
+        claims: Claims,
+        changer: Changer,
+        cities: Cities,
+        routers: Mapping[CityId, Router],
+        params: Mapping[CityId, MatchingParams],
+        clock: Clock,
+    ) -> None:
+        self._location = location
+        self._rides = rides
+        self._drivers = drivers
+        self._sessions = sessions
+        self._claims = claims
+        self._changer = changer
+        self._cities = cities
+        self._routers = routers
+        self._params = params
+        self._clock = clock
+
+    async def search(self, ride: Ride) -> None:
+        """Offers a searching ride to the drivers of its next phase. A ride that has gone on meanwhile is left alone.
+
+        Raises PEER_UNAVAILABLE and STORE_UNAVAILABLE: the ride's deadline stands, so it will be searched again.
+        """
+        for _ in range(_ATTEMPTS):
+            if ride.state is not RideState.SEARCHING:
+                return
+            consideration = await self._consider(ride)
+            asked, consideration = await self._claim(ride, consideration)
+            try:
+                await self._offer(ride, asked, consideration)
+            except (Conflict, DomainError) as problem:
+                await self._release(ride, [consideration.candidates.driver_ids[row] for row in asked])
+                if not isinstance(problem, Conflict):
+                    raise
+                ride = await self._rides.ride(ride.ride_id)
+            else:
+                return
+
+    async def _consider(self, ride: Ride) -> Consideration:
+        params = self._params[ride.city_id]
+        phase = next_phase(ride)
+        wanted = params.offers.phase(phase)
+        pages: list[Nearby] = []
+        token = ""
+        while True:
+            pages.append(
+                await self._location.nearby(
+                    ride.city_id,
+                    ride.pickup,
+                    max(params.search.candidates, 3 * wanted.size),
+                    wanted.radius_m,
+                    self._cities[ride.city_id].product(ride.product).capabilities,
+                    token,
+                )
+            )
+            token = pages[-1].next_page_token
+            consideration = await self._consider_pages(ride, phase, pages)
+            enough = len(consideration.eligible()) >= wanted.size
+            if enough or not token or len(pages) >= params.search.max_pages:
+                return consideration
+
+    async def _consider_pages(self, ride: Ride, phase: int, pages: list[Nearby]) -> Consideration:
+        ids = tuple(driver_id for page in pages for driver_id in page.driver_ids)
+        places = np.concatenate([page.places for page in pages])
+        known = await self._drivers.drivers(ride.city_id, ids) if ids else {}
+        with_session = await self._sessions.with_session(ride.city_id, ids)
+        pickup = np.array([[ride.pickup.lat, ride.pickup.lng]])
+        eta_s = self._routers[ride.city_id].times_s(places, pickup, self._clock.now_ms())[:, 0]
+        rows = [known.get(i) for i in ids]
+        candidates = Candidates(
+            driver_ids=ids,
+            distance_m=np.concatenate([page.distance_m for page in pages]),
+            pickup_eta_s=np.asarray(eta_s, np.float64),
+            rating_milli=np.array([r.rating_milli if r else 0 for r in rows], np.int64),
+            acceptance_milli=acceptance_milli(
+                np.array([r.offers_shown if r else 0 for r in rows], np.int64),
+                np.array([r.offers_accepted if r else 0 for r in rows], np.int64),
+            ),
+            heading_deg=np.concatenate([page.heading_deg for page in pages]),
+            bearing_deg=bearings_deg(places[:, 0], places[:, 1], ride.pickup.lat, ride.pickup.lng),
+        )
+        return consider(
+            ride,
+            phase,
+            candidates,
+            _facts(rows, ids, with_session),
+            self._params[ride.city_id].ranking,
+            searched_radius_m=pages[-1].searched_radius_m,
+            complete=all(page.complete for page in pages),
+            as_of_ms=pages[0].as_of_ms,
+        )
+
+    async def _claim(self, ride: Ride, consideration: Consideration) -> tuple[list[int], Consideration]:
+        """Rows of the drivers to ask, claimed best first, and the consideration with everybody's outcome."""
+        phase = self._params[ride.city_id].offers.phase(consideration.phase)
+        ttl_ms = round(phase.timeout_s * MS_PER_S) + _CLAIM_MARGIN_MS
+        waiting, asked, missed = consideration.eligible(), list[int](), list[int]()
+        while waiting and len(asked) < phase.size:
+            rows, waiting = waiting[: phase.size - len(asked)], waiting[phase.size - len(asked) :]
+            driver_ids = [consideration.candidates.driver_ids[row] for row in rows]
+            try:
+                won = await self._claims.claim_drivers(ride.city_id, driver_ids, ride.ride_id, ttl_ms)
+            except DomainError as error:
+                log.warning("offering without claims", reason=error.reason, ride_id=ride.ride_id)
+                won = [True] * len(rows)  # the unique index on live offers decides alone
+            for row, ours in zip(rows, won, strict=True):
+                (asked if ours else missed).append(row)
+        return asked, with_outcome(consideration, asked, missed)
+
+    async def _offer(self, ride: Ride, asked: list[int], consideration: Consideration) -> None:
+        now_ms = self._clock.now_ms()
+        candidates = consideration.candidates
+        planned = tuple(
+            PlannedOffer(
+                OfferId(mint(ride.city_id, now_ms)),
+                DriverId(candidates.driver_ids[row]),
+                round(float(candidates.pickup_eta_s[row])),
+                round(float(candidates.distance_m[row])),
+            )
+            for row in asked
+        )
+        decision = self._changer.decide(ride, OffersPlanned(consideration.phase, planned))
+        if decision.ride is ride:
+            return
+        await self._changer.commit(ride, decision, "system", consideration=consideration)
+
+    async def _release(self, ride: Ride, driver_ids: list[str]) -> None:
+        try:
+            await self._claims.release_drivers(ride.city_id, driver_ids, ride.ride_id)
+        except DomainError as error:
+            if error.reason is not Reason.STORE_UNAVAILABLE:
+                raise
+            log.warning("claims left to expire", reason=error.reason, ride_id=ride.ride_id)
+
+
+def _facts(rows: list[Driver | None], ids: tuple[str, ...], with_session: set[str]) -> DriverFacts:
+    def column(values: list[bool]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return np.array(values, np.bool_)
+
+    return DriverFacts(
+        known=column([r is not None for r in rows]),
+        online=column([r is not None and r.online for r in rows]),
+        suspended=column([r is not None and r.suspended for r in rows]),
+        busy=column([r is not None and bool(r.ride_id) for r in rows]),
+        has_live_offer=column([r is not None and r.has_live_offer for r in rows]),
+        has_session=column([i in with_session for i in ids]),
+    )

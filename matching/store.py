@@ -1,0 +1,164 @@
+"""What the dispatcher needs of the truth (PostgreSQL) and of the speed (Valkey)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hexhail.kernel.ids import CityId, DriverId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from hexhail.kernel.geo import Place
+    from matching.candidates import Consideration
+    from matching.model import Decision, Offer, Ride
+
+DriverKey = tuple[CityId, DriverId]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """One request of one caller, and a digest of what it asked."""
+
+    city_id: CityId
+    actor: str
+    request_id: str
+    body_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What PostgreSQL knows of a driver."""
+
+    city_id: CityId
+    driver_id: DriverId
+    version: int
+    capabilities: tuple[str, ...]
+    rating_milli: int
+    online: bool
+    suspended: bool
+    offers_shown: int
+    offers_accepted: int
+    updated_at_ms: int
+    ride_id: str = ""
+    """Of the active assignment."""
+    has_live_offer: bool = False
+
+    @property
+    def key(self) -> DriverKey:
+        """City and id."""
+        return self.city_id, self.driver_id
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One conditional change of a ride, with all that must be true together with it."""
+
+    before: Ride | None
+    decision: Decision
+    actor: str
+    request: RequestKey | None = None
+    answer: bytes = b""
+    """What the caller is told, kept for a repeat of `request`."""
+    consideration: Consideration | None = None
+
+
+class Conflict(Exception):
+    """Somebody else changed the same thing first: read again, decide again."""
+
+
+class RequestRepeated(Exception):
+    """The same request is being answered elsewhere, or was: its first answer stands."""
+
+
+class Rides(Protocol):
+    """Rides, offers and assignments, as PostgreSQL holds them. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    async def ride(self, ride_id: str) -> Ride:
+        """The ride as it is. Raises RIDE_NOT_FOUND."""
+
+    async def ride_of_offer(self, offer_id: str) -> Ride:
+        """The ride that an offer is for. Raises OFFER_NOT_FOUND."""
+
+    async def rides_of_rider(self, city_id: CityId, rider_id: str, before: str, limit: int) -> list[Ride]:
+        """A rider's rides whose id sorts before `before` (empty: all), newest first."""
+
+    async def commit(self, change: Change) -> list[Driver]:
+        """Makes a decision true, or none of it; gives the drivers whose state it changed.
+
+        Raises Conflict, RequestRepeated, RIDER_BUSY, QUOTE_USED, DRIVER_BUSY, DRIVER_OFFLINE, DRIVER_SUSPENDED.
+        """
+
+    async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:
+        """Rides (or this one) whose deadline has come and that no other worker has in hand; they are in ours for `lease_ms`."""
+
+    async def open_pickups(self, city_id: CityId) -> list[Place]:
+        """Where riders wait whom nobody has accepted yet."""
+
+    async def live_offers(self, city_id: CityId, driver_id: str, and_these: Sequence[str]) -> list[tuple[Ride, Offer]]:
+        """A driver's live offers, and those of `and_these` in whatever state."""
+
+    async def first_answer(self, request: RequestKey, now_ms: int) -> bytes | None:
+        """What this request was answered in the last 24 h; None for a new one. Raises REQUEST_ID_REUSED for another body."""
+
+
+class Drivers(Protocol):
+    """Drivers, as PostgreSQL holds them. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    async def driver(self, city_id: CityId, driver_id: str) -> Driver:
+        """Raises DRIVER_NOT_FOUND."""
+
+    async def drivers(self, city_id: CityId, driver_ids: Sequence[str]) -> dict[str, Driver]:
+        """Those of them that are known."""
+
+    async def upsert_driver(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        capabilities: Sequence[str],
+        rating_milli: int,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """Makes a driver known, or changes what is known. Raises RequestRepeated."""
+
+    async def set_online(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        online: bool,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated."""
+
+    def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
+        """Every driver that is online or on a ride, in pages."""
+
+
+class Claims(Protocol):
+    """Short locks that spare work: correctness never rests on them."""
+
+    async def claim_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
+        """Which of these drivers are ours now?"""
+
+    async def release_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str) -> None:
+        """Gives back those that are still ours."""
+
+    async def claim_ride(self, city_id: CityId, ride_id: str, owner: str, ttl_ms: int) -> bool:
+        """Is this ride ours for the instant of accepting?"""
+
+    async def release_ride(self, city_id: CityId, ride_id: str, owner: str) -> None:
+        """Gives it back if it is still ours."""
+
+
+class Sessions(Protocol):
+    """Which drivers have a phone that listens."""
+
+    async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
+        """Those of them that do, on whichever worker."""

@@ -1,0 +1,114 @@
+"""Who is available? Matching alone says so, and this tells location: every change at once, everything when location lost it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hexhail.kernel.errors import DomainError, Reason
+from hexhail.kernel.units import MS_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.peers import Location
+    from matching.store import Driver, DriverKey, Drivers
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 500
+
+
+class Teller:
+    """Keeps location's states equal to PostgreSQL's. What cannot be told now is told as soon as location answers again."""
+
+    def __init__(
+        self,
+        location: Location,
+        drivers: Drivers,
+        cities: Cities,
+        clock: Clock,
+        *,
+        check_period_s: float = 1.0,
+        retell_period_s: float = 60.0,
+    ) -> None:
+        self._location = location
+        self._drivers = drivers
+        self._cities = cities
+        self._clock = clock
+        self._check_period_s = check_period_s
+        self._retell_period_ms = retell_period_s * MS_PER_S
+        self._untold: dict[DriverKey, Driver] = {}
+        self._sending = asyncio.Lock()
+        self._epochs: dict[CityId, str] = {}
+        self._told_all_at_ms: dict[CityId, int] = {}
+
+    async def tell(self, drivers: Iterable[Driver]) -> None:
+        """Tells location of changed drivers, now if it answers, later if not. Never raises for location's silence."""
+        for driver in drivers:
+            known = self._untold.get(driver.key)
+            if known is None or known.version < driver.version:
+                self._untold[driver.key] = driver
+        try:
+            await self.send_untold()
+        except DomainError as error:
+            log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
+
+    async def send_untold(self) -> None:
+        """Sends what is waiting. Raises what location raises; nothing is lost by that."""
+        async with self._sending:
+            while self._untold:
+                city_id = next(iter(self._untold))[0]
+                batch = [driver for key, driver in self._untold.items() if key[0] == city_id][:_BATCH]
+                await self._send(city_id, batch)
+                for driver in batch:
+                    if self._untold.get(driver.key) is driver:
+                        del self._untold[driver.key]
+
+    async def check_epochs(self) -> None:
+        """Tells everything again where location's epoch is new or its states incomplete, and now and then anyway."""
+        for city in self._cities:
+            epoch, complete = await self._location.epoch(city.city_id)
+            now_ms = self._clock.now_ms()
+            due = now_ms - self._told_all_at_ms.get(city.city_id, 0) >= self._retell_period_ms
+            if complete and not due and self._epochs.get(city.city_id) == epoch:
+                continue
+            if self._epochs.get(city.city_id) not in (None, epoch):
+                log.warning("location lost its states: telling all again", city_id=city.city_id)
+            self._epochs[city.city_id] = epoch
+            await self._tell_all(city.city_id, epoch)
+            self._told_all_at_ms[city.city_id] = now_ms
+
+    async def run(self) -> None:
+        """Checks epochs every second and sends what is waiting, for ever."""
+        while True:
+            try:
+                await self.check_epochs()
+                await self.send_untold()
+            except DomainError as error:
+                log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
+            await self._clock.sleep(self._check_period_s)
+
+    async def _tell_all(self, city_id: CityId, epoch: str) -> None:
+        async for page in self._drivers.online_drivers(city_id):
+            await self._location.tell(city_id, epoch, page, completes_snapshot=False)
+        await self._location.tell(city_id, epoch, (), completes_snapshot=True)
+
+    async def _send(self, city_id: CityId, batch: list[Driver]) -> None:
+        for attempt in (1, 2):
+            if city_id not in self._epochs:
+                self._epochs[city_id], _ = await self._location.epoch(city_id)
+            try:
+                await self._location.tell(city_id, self._epochs[city_id], batch, completes_snapshot=False)
+            except DomainError as error:
+                if error.reason is not Reason.EPOCH_CHANGED or attempt == 2:
+                    raise
+                del self._epochs[city_id]
+                self._told_all_at_ms.pop(city_id, None)
+            else:
+                return

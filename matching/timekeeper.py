@@ -1,0 +1,113 @@
+"""What is due? PostgreSQL holds every deadline; local timers are prompt, and a sweep every second forgets nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hexhail.kernel.errors import DomainError
+from hexhail.kernel.units import MS_PER_S
+from matching.model import DeadlinePassed, RideState
+from matching.offers import search_is_over
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
+    from matching.changer import Changer
+    from matching.model import Ride
+    from matching.offers import OfferParams
+    from matching.searcher import Searcher
+    from matching.store import Rides
+
+log = structlog.get_logger(__name__)
+
+_LEASE_MS = 2_000
+_SWEEP_PERIOD_S = 1.0
+_TIMER_HORIZON_MS = 60_000
+_BATCH = 64
+
+
+class Timekeeper:
+    """Acts on rides whose deadline has come, exactly one worker at a time."""
+
+    def __init__(
+        self, rides: Rides, changer: Changer, searcher: Searcher, clock: Clock, params: Mapping[CityId, OfferParams]
+    ) -> None:
+        self._rides = rides
+        self._changer = changer
+        self._searcher = searcher
+        self._clock = clock
+        self._params = params
+        self._timers: dict[str, asyncio.Task[None]] = {}
+        changer.on_deadline = self.set_timer
+
+    def set_timer(self, ride: Ride) -> None:
+        """Wakes up at the ride's deadline, unless it is so far away that the sweep will do."""
+        timer = self._timers.pop(ride.ride_id, None)
+        if timer is not None and timer is not asyncio.current_task():
+            timer.cancel()
+        if ride.next_deadline_ms is None:
+            return
+        wait_ms = ride.next_deadline_ms - self._clock.now_ms()
+        if wait_ms > _TIMER_HORIZON_MS:
+            return
+        task = asyncio.create_task(self._ring(ride.ride_id, wait_ms), name=f"timer {ride.ride_id}")
+        self._timers[ride.ride_id] = task
+        task.add_done_callback(lambda done: self._forget(ride.ride_id, done))
+
+    async def sweep(self) -> int:
+        """Acts on all rides that are overdue and that nobody has in hand; how many?"""
+        count = 0
+        while True:
+            due = await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, _BATCH)
+            await asyncio.gather(*(self._act(ride) for ride in due))
+            count += len(due)
+            if len(due) < _BATCH:
+                return count
+
+    async def run(self) -> None:
+        """Sweeps every second, for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except DomainError as error:
+                log.warning("sweep postponed", reason=error.reason)
+            await self._clock.sleep(_SWEEP_PERIOD_S)
+
+    async def close(self) -> None:
+        """Stops the local timers: other workers, or the next start, go on from PostgreSQL."""
+        timers = list(self._timers.values())
+        for timer in timers:
+            timer.cancel()
+        await asyncio.gather(*timers, return_exceptions=True)
+
+    async def _ring(self, ride_id: str, wait_ms: int) -> None:
+        if wait_ms > 0:
+            await self._clock.sleep(wait_ms / MS_PER_S)
+        try:
+            for ride in await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, 1, ride_id):
+                await self._act(ride)
+        except DomainError as error:
+            log.warning("timer left to the sweep", reason=error.reason, ride_id=ride_id)
+
+    async def _act(self, ride: Ride) -> None:
+        try:
+            if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), self._params[ride.city_id]):
+                await self._searcher.search(ride)
+            else:
+                await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(), "system")
+        except DomainError as error:
+            log.warning("deadline not served yet", ride_id=ride.ride_id, **{"reason": error.reason, **error.metadata})
+        except Exception:
+            log.exception("deadline failed", ride_id=ride.ride_id)
+            raise
+
+    def _forget(self, ride_id: str, done: asyncio.Task[None]) -> None:
+        if self._timers.get(ride_id) is done:
+            del self._timers[ride_id]
+        if not done.cancelled() and done.exception() is not None:
+            log.error("timer failed", ride_id=ride_id, exc_info=done.exception())

@@ -1,0 +1,113 @@
+"""Where is my driver? One look at location every few seconds serves all who watch a ride; routing gives the time that is left."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from hexhail.kernel.errors import DomainError
+from matching.model import ASSIGNED, RideState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hexhail.cities import Cities
+    from hexhail.kernel.clock import Clock
+    from hexhail.kernel.geo import Place
+    from hexhail.kernel.ids import CityId
+    from matching.model import Ride
+    from matching.peers import DriverPosition, Location
+    from routing.model import Router
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Where a ride's driver was last seen, and how long it will need: to the pickup before it, to the drop-off after."""
+
+    driver_id: str
+    place: Place
+    heading_deg: float | None
+    eta_s: int | None
+    """None where there is no way, or none is known."""
+    age_ms: int
+
+
+@dataclass(eq=False, slots=True)
+class Followed:
+    """A ride that somebody watches. The watcher keeps `ride` up to date."""
+
+    ride: Ride
+    tracked: Callable[[Track], None]
+
+
+class Tracker:
+    """Tells watchers where their drivers are."""
+
+    def __init__(
+        self, location: Location, cities: Cities, routers: Mapping[CityId, Router], clock: Clock, period_s: float = 3.0
+    ) -> None:
+        self._location = location
+        self._cities = cities
+        self._routers = routers
+        self._clock = clock
+        self._period_s = period_s
+        self._followed: set[Followed] = set()
+
+    @contextmanager
+    def follow(self, ride: Ride, tracked: Callable[[Track], None]) -> Iterator[Followed]:
+        """Calls `tracked` with every new track of the ride's driver, for the time of the block."""
+        followed = Followed(ride, tracked)
+        self._followed.add(followed)
+        try:
+            yield followed
+        finally:
+            self._followed.discard(followed)
+
+    async def run(self) -> None:
+        """Looks every period, for ever."""
+        while True:
+            await self._clock.sleep(self._period_s)
+            try:
+                await self.look()
+            except DomainError as error:
+                log.warning("no tracking", reason=error.reason)
+
+    async def look(self) -> None:
+        """Looks once, for all who watch now. Raises PEER_UNAVAILABLE."""
+        for city in self._cities:
+            here = [f for f in self._followed if f.ride.city_id == city.city_id and f.ride.state in ASSIGNED]
+            for some in _batched(here, _BATCH):
+                ids = sorted({f.ride.assignment.driver_id for f in some if f.ride.assignment})
+                positions = await self._location.positions(city.city_id, ids)
+                self._tell(city.city_id, some, positions)
+
+    def _tell(self, city_id: CityId, followed: list[Followed], positions: dict[str, DriverPosition]) -> None:
+        seen = [
+            (f, positions[f.ride.assignment.driver_id])
+            for f in followed
+            if f.ride.assignment and f.ride.assignment.driver_id in positions
+        ]
+        if not seen:
+            return
+        goals = [f.ride.dropoff if f.ride.state is RideState.IN_PROGRESS else f.ride.pickup for f, _ in seen]
+        times_s = self._routers[city_id].pair_times_s(
+            np.array([(p.place.lat, p.place.lng) for _, p in seen]),
+            np.array([(goal.lat, goal.lng) for goal in goals]),
+            self._clock.now_ms(),
+        )
+        for (follower, position), time_s in zip(seen, times_s.tolist(), strict=True):
+            eta_s = round(time_s) if np.isfinite(time_s) else None
+            follower.tracked(Track(position.driver_id, position.place, position.heading_deg, eta_s, position.age_ms))
+
+
+def _batched(items: list[Followed], size: int) -> Iterator[list[Followed]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

@@ -1,0 +1,149 @@
+"""What changes before a watcher's eyes: a ride by versions, a driver's offers. Woken by notices, read from PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hexhail.kernel.errors import DomainError, Reason
+from matching.model import FINAL, OfferState
+from matching.notices import driver_subject, offers_subject
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hexhail.kernel.ids import CityId
+    from matching.model import Offer, Ride
+    from matching.notices import Notices
+    from matching.redis_sessions import RedisSessions
+    from matching.store import Drivers, Rides
+    from matching.tracker import Track, Tracker
+
+
+@dataclass(slots=True)
+class _RideMail:
+    """What has come in for a watcher since it last looked: only the newest counts, so a slow reader has no backlog."""
+
+    event: asyncio.Event
+    ride_changed: bool = True
+    track: Track | None = None
+
+    def on_ride(self) -> None:
+        self.ride_changed = True
+        self.event.set()
+
+    def on_track(self, track: Track) -> None:
+        self.track = track
+        self.event.set()
+
+
+@dataclass(slots=True)
+class _OffersMail:
+    """The same for a driver's phone."""
+
+    event: asyncio.Event
+    offers_changed: bool = True
+    driver_changed: bool = False
+
+    def on_offers(self) -> None:
+        self.offers_changed = True
+        self.event.set()
+
+    def on_driver(self) -> None:
+        self.driver_changed = True
+        self.event.set()
+
+
+@dataclass(frozen=True, slots=True)
+class OffersSeen:
+    """A snapshot of a driver's live offers, or those that changed."""
+
+    snapshot: bool
+    offers: tuple[tuple[Ride, Offer], ...]
+
+
+class Watcher:
+    """Streams of states."""
+
+    def __init__(self, rides: Rides, drivers: Drivers, notices: Notices, sessions: RedisSessions, tracker: Tracker) -> None:
+        self._rides = rides
+        self._drivers = drivers
+        self._notices = notices
+        self._sessions = sessions
+        self._tracker = tracker
+
+    async def ride(self, ride: Ride, after_version: int) -> AsyncIterator[Ride | Track]:
+        """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final."""
+        mail = _RideMail(asyncio.Event())
+        version = after_version
+        with (
+            self._notices.watch(ride.ride_id, mail.on_ride),
+            self._tracker.follow(ride, mail.on_track) as followed,
+        ):
+            while True:
+                mail.event.clear()
+                if mail.ride_changed:
+                    mail.ride_changed = False
+                    followed.ride = ride = await self._rides.ride(ride.ride_id)
+                    if ride.version > version:
+                        version, mail.track = ride.version, None
+                        yield ride
+                    if ride.state in FINAL:
+                        return
+                if mail.track is not None:
+                    track, mail.track = mail.track, None
+                    yield track
+                await mail.event.wait()
+
+    async def offers(self, city_id: CityId, driver_id: str, stream_id: str) -> AsyncIterator[OffersSeen]:
+        """A driver's live offers, then those that change; ends when the driver goes offline or has a newer session.
+
+        Raises DRIVER_NOT_FOUND, DRIVER_OFFLINE.
+        """
+        driver = await self._drivers.driver(city_id, driver_id)
+        if not driver.online:
+            raise DomainError(Reason.DRIVER_OFFLINE, "go online first", driver_id=driver_id)
+        mail = _OffersMail(asyncio.Event())
+        with (
+            self._notices.watch(offers_subject(city_id, driver_id), mail.on_offers),
+            self._notices.watch(driver_subject(city_id, driver_id), mail.on_driver),
+        ):
+            try:
+                await self._sessions.open(city_id, driver_id, stream_id)
+                await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+                async for seen in self._offers_as_they_change(city_id, driver_id, stream_id, mail):
+                    yield seen
+            finally:
+                await self._sessions.close(city_id, driver_id, stream_id)
+
+    async def _offers_as_they_change(
+        self, city_id: CityId, driver_id: str, stream_id: str, mail: _OffersMail
+    ) -> AsyncIterator[OffersSeen]:
+        shown: dict[str, Offer] = {}
+        snapshot = True
+        while True:
+            mail.event.clear()
+            if mail.driver_changed:
+                mail.driver_changed = False
+                if not await self._still_there(city_id, driver_id, stream_id):
+                    return
+            if mail.offers_changed:
+                mail.offers_changed = False
+                current = await self._rides.live_offers(city_id, driver_id, list(shown))
+                # That a phone shows an offer is no news to the phone.
+                changed = tuple(pair for pair in current if _unshown(pair[1]) != shown.get(pair[1].offer_id))
+                shown = {offer.offer_id: _unshown(offer) for _, offer in current if offer.state is OfferState.LIVE}
+                if changed or snapshot:
+                    yield OffersSeen(snapshot, changed)
+                    snapshot = False
+            await mail.event.wait()
+
+    async def _still_there(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:
+        if not await self._sessions.holds(city_id, driver_id, stream_id):
+            return False
+        return (await self._drivers.driver(city_id, driver_id)).online
+
+
+def _unshown(offer: Offer) -> Offer:
+    return replace(offer, shown_at_ms=0)
