@@ -1,0 +1,147 @@
+"""A live run: people who are clients, counted honestly, and a city left empty behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from hexhail.client import Addresses, RpcError
+from routing.crow import CrowParams, CrowRouter
+from simulator.live import run_live
+from simulator.params import LiveParams
+from simulator.requests import RideRequests
+from tests.simulator.fake_city import FakeCity, token
+
+if TYPE_CHECKING:
+    from simulator.progress import LiveState
+
+MIDDLE = np.array([40.5, -74.0])
+ROUTER = CrowRouter(CrowParams(1.3, (60.0,) * 24, "America/New_York"))
+PARAMS = LiveParams(
+    city="gridport",
+    seed=3,
+    minutes=0.15,
+    drivers=12,
+    single_stream_drivers=4,
+    fleet_streams=2,
+    report_interval_s=1.0,
+    think_s=(0.05, 0.2),
+    boarding_s=(0.1, 0.2),
+    wind_down_s=8.0,
+    channels_per_service=2,
+)
+
+
+def starts(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return MIDDLE + np.column_stack((np.linspace(-0.001, 0.001, count), np.zeros(count)))
+
+
+def requests(count: int, within_s: float) -> RideRequests:
+    at_s = np.linspace(0, within_s, count)
+    pickup = MIDDLE + np.column_stack((np.zeros(count), np.linspace(-0.0005, 0.0005, count)))
+    return RideRequests(at_s, pickup, pickup + 0.0002, np.ones(count, dtype=np.int64))
+
+
+class Watcher:
+    """A view that keeps what it is shown."""
+
+    period_s = 0.2
+
+    def __init__(self) -> None:
+        self.states: list[LiveState] = []
+
+    def update(self, state: LiveState) -> None:
+        self.states.append(state)
+
+
+async def test_a_small_city_lives_and_leaves_nothing_behind() -> None:
+    city, watcher = FakeCity(), Watcher()
+    async with city.open() as addresses:
+        summary, intervals = await run_live(
+            PARAMS, requests(10, 3.0), starts(12), ROUTER, addresses, token, stop=asyncio.Event(), progress=watcher
+        )
+    values = summary.as_json()
+    assert values["requests"] == 10 == values["matched"] + values["cancelled"] + values["expired"] + values["open_at_end"]
+    assert values["matched"] == 10
+    assert values["completed"] >= 5
+    assert 0 < values["match_ms"]["p50"] < 3000
+    assert values["pickup_s"]["p95"] is not None
+    assert values["rpc_errors"] == {}
+    assert values["streams_cut_off"] == 0
+    assert values["double_assignments"] == 0
+    assert len(intervals) == 10
+    assert all(interval.end_ms is not None for interval in intervals)
+    assert (values["surge_max"], values["cells_surging"]) == (1.5, 1)
+    assert values["parameters"]["decline_share"] == 0.1
+    assert city.matching.online == set()
+    assert city.matching.sessions == {}
+    assert city.matching.on_ride == {}
+    phases = [state.phase for state in watcher.states]
+    assert "open" in phases
+    assert max(state.on_ride for state in watcher.states) > 0
+
+
+async def test_every_driver_reports_once_in_every_interval_some_by_themselves() -> None:
+    city = FakeCity()
+    async with city.open() as addresses:
+        summary, _ = await run_live(PARAMS, requests(4, 1.0), starts(12), ROUTER, addresses, token, stop=asyncio.Event())
+    values = summary.as_json()
+    ids = PARAMS.driver_ids()
+    assert set(city.location.singles) == set(ids[:4])
+    assert set(city.location.columns) == set(ids[4:])
+    assert values["fixes_sent"] == values["fixes_accepted"] > 12 * 7
+    counts = [len(fixes) for fixes in (*city.location.singles.values(), *city.location.columns.values())]
+    assert max(counts) - min(counts) <= 1
+    for fixes in city.location.columns.values():
+        assert [sequence for sequence, _, _ in fixes] == list(range(1, len(fixes) + 1))
+
+
+async def test_told_to_stop_it_winds_down_at_once_with_a_summary() -> None:
+    city, stop = FakeCity(), asyncio.Event()
+    async with city.open() as addresses:
+        asyncio.get_running_loop().call_later(1.5, stop.set)
+        summary, intervals = await run_live(
+            replace(PARAMS, minutes=None), requests(30, 5.0), starts(12), ROUTER, addresses, token, stop=stop
+        )
+    values = summary.as_json()
+    assert 0 < values["requests"] < 30
+    assert values["requests"] == values["matched"] + values["cancelled"] + values["expired"] + values["open_at_end"]
+    assert values["rpc_errors"] == {}
+    assert values["streams_cut_off"] == 0
+    assert city.matching.online == set()
+    assert all(interval.end_ms is not None for interval in intervals)
+
+
+async def test_stopped_before_the_drivers_are_online_it_still_ends_in_order() -> None:
+    city, stop = FakeCity(), asyncio.Event()
+    stop.set()
+    async with city.open() as addresses:
+        summary, _ = await run_live(PARAMS, requests(3, 1.0), starts(12), ROUTER, addresses, token, stop=stop)
+    assert summary.rides.requests == 0
+    assert summary.rpc_errors == {}
+    assert city.matching.online == set()
+
+
+async def test_several_winners_of_one_ride_are_seen_where_nothing_forbids_them() -> None:
+    city = FakeCity(fenced=False, phase=8)
+    params = replace(PARAMS, decline_share=0.0, minutes=0.05)
+    async with city.open() as addresses:
+        summary, _ = await run_live(params, requests(1, 0.0), starts(12), ROUTER, addresses, token, stop=asyncio.Event())
+    assert summary.double_assignments == 7
+
+
+async def test_services_that_are_not_there_are_one_clear_error() -> None:
+    with pytest.raises(RpcError, match="UNAVAILABLE"):
+        await run_live(
+            PARAMS,
+            requests(1, 0.0),
+            starts(12),
+            ROUTER,
+            Addresses("unix:/nowhere/a", "unix:/nowhere/b", "unix:/nowhere/c"),
+            token,
+            stop=asyncio.Event(),
+        )
