@@ -18,6 +18,7 @@ from hexhail.cities import Cities, policy_of
 from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
+from hexhail.rpc.service import main_of
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
@@ -34,12 +35,15 @@ from matching.teller import Teller
 from matching.timekeeper import Timekeeper
 from matching.tracker import Tracker
 from matching.watcher import Watcher
+from routing.city import routers_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
+    from hexhail.rpc.service import Runtime
     from matching.store import Claims
     from routing.model import Router
 
@@ -133,3 +137,23 @@ async def running(
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key))
         yield Running(server, store, teller, timekeeper, tracker)
+
+
+def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
+    """The service that settings describe."""
+    settings = runtime.settings
+    return running(
+        runtime.cities,
+        clock=runtime.clock,
+        token_key=runtime.token_key,
+        listen=settings.matching_address,
+        redis_url=runtime.redis_url,
+        postgres_dsn=runtime.postgres_dsn,
+        location_address=settings.location_address,
+        pricing_address=settings.pricing_address,
+        routers=routers_of(runtime.cities, settings),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main_of("matching", from_runtime))

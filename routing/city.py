@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from hexhail.cities import Cities
+    from hexhail.kernel.ids import CityId
+    from hexhail.kernel.settings import Settings
     from routing.graph import RoadGraph
     from routing.model import Router
 
@@ -51,6 +54,14 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
     else:
         raise ValueError(f"routing: kind is {kind!r}, not one of {', '.join(KINDS)}")
     return RoadRouter(graph, load_tables(graph, cache_dir), road)
+
+
+def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:
+    """Each city's router, as its file describes it. Raises what `router_for` raises, all of it ValueError or OSError."""
+    return {
+        city.city_id: router_for(city.policies["routing"], city.time_zone, settings.data, settings.cache_dir / "routing")
+        for city in cities
+    }
 
 
 def _graph_of_file(rest: dict[str, object], data_dir: Path) -> RoadGraph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -16,6 +16,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEXHAIL_", frozen=True, extra="forbid")
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("hexhail"), description="Keys and the embedded stores' data.")
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("hexhail"), description="What can be computed again: travel-time tables."
+    )
     data: Path = Field(default=Path("../shared/data"), description="Real requests, roads and vehicles.")
     cities_dir: Path | None = Field(default=None, description="Further city TOML files, beside the built-in ones.")
     redis_url: str | None = Field(default=None, description="Valkey or Redis; none means the embedded one.")

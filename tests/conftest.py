@@ -1,0 +1,53 @@
+"""One real Valkey and one real PostgreSQL for the whole run; each test begins with empty ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from hexhail.embedded import Stores, embedded_stores
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DATA_DIR = Path(os.environ.get("HEXHAIL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+async def stores(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stores]:
+    async with embedded_stores(tmp_path_factory.mktemp("stores"), durable=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey_url(stores: Stores) -> str:
+    return stores.redis_url
+
+
+@pytest.fixture
+async def valkey(valkey_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(valkey_url) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def postgres_dsn(stores: Stores) -> str:
+    connection = await asyncpg.connect(stores.postgres_dsn)
+    try:
+        await connection.execute("DROP SCHEMA IF EXISTS matching CASCADE")
+    finally:
+        await connection.close()
+    return stores.postgres_dsn
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    if not (DATA_DIR / "manhattan").is_dir():
+        pytest.skip(f"needs the real data: HEXHAIL_DATA names {DATA_DIR}, which is not there")
+    return DATA_DIR
