@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
 """How soon to try again after a recompute failed, where that is sooner than the period."""
+_CANCEL_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,12 +100,14 @@ class Repricer:
 
     async def run(self) -> None:
         """Recomputes on the cities' periods, and follows, until cancelled; then gives its leases back."""
+        loops = [self._keep_repricing(one) for one in self._cities.values()]
+        tasks = {asyncio.create_task(loop) for loop in (*loops, self._keep_following())}
         try:
-            async with asyncio.TaskGroup() as group:
-                for one in self._cities.values():
-                    group.create_task(self._keep_repricing(one))
-                group.create_task(self._keep_following())
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
+            await _end(tasks)
             await self._give_leases_back()
 
     async def recompute(self) -> dict[CityId, Outcome]:
@@ -216,3 +219,11 @@ class Repricer:
                 await self._store.drop_lease(one.city, self._owner)
             except DomainError as error:
                 log.info("a lease is left to expire", city_id=one.city.city_id, error=str(error))
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels until every task has ended: a cancellation that meets redis-py while it connects can get lost there."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +14,7 @@ from hexhail.embedded import embedded_valkey
 from tests.pricing.world import NOON_MS, World, world_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from redis.asyncio import Redis
 
@@ -33,3 +36,11 @@ async def valkey(valkey_url: str) -> AsyncIterator[Redis]:
 async def world(valkey: Redis, valkey_url: str) -> AsyncIterator[World]:
     async with world_at(NOON_MS, valkey_url) as world:
         yield world
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket, so that a store started again has the same address."""
+    path = Path(tempfile.mkdtemp(prefix="hx", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
