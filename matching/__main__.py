@@ -18,7 +18,7 @@ from hexhail.cities import Cities, policy_of
 from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
-from hexhail.rpc.service import main_of
+from hexhail.rpc.service import Service, main_of
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
@@ -155,5 +155,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
     )
 
 
+SERVICE = Service("matching", from_runtime, uses_postgres=True)
+
 if __name__ == "__main__":
-    raise SystemExit(main_of("matching", from_runtime))
+    raise SystemExit(main_of(SERVICE))

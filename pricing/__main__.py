@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
 from redis.asyncio import from_url
 
 from hexhail.api.pricing.v1.pricing_service_pb2_grpc import (
@@ -16,8 +14,10 @@ from hexhail.api.pricing.v1.pricing_service_pb2_grpc import (
 )
 from hexhail.cities import CityError
 from hexhail.kernel.units import MS_PER_S
+from hexhail.rpc.background import background
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
+from hexhail.rpc.service import Service, main_of
 from pricing.board import Board
 from pricing.location_grpc import LocationSupply
 from pricing.matching_grpc import MatchingDemand
@@ -28,16 +28,17 @@ from pricing.recorder import QuoteRecorder
 from pricing.redis_store import RedisPricingStore
 from pricing.repricer import RepricedCity, Repricer
 from pricing.servicer import ACCESS, FULL_NAME, PricingServicer
+from routing.city import routers_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
+    from hexhail.rpc.service import Runtime
     from routing.model import Router
-
-log = structlog.get_logger(__name__)
 
 _STORE_ANSWERS_S = 1.0
 _CHECK_LINE_S = 15
@@ -114,18 +115,28 @@ async def running(
             clock=clock,
         )
         spec = ServiceSpec(FULL_NAME, servicer, PricingServiceServicer, add_PricingServiceServicer_to_server, ACCESS)
-        await stack.enter_async_context(_in_background(repricer.run(), "repricer"))
+        await stack.enter_async_context(background({"repricer": repricer.run}, clock))
         server = await stack.enter_async_context(serving(spec, listen, token_key))
         yield Running(server, repricer)
 
 
-@asynccontextmanager
-async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task had failed", task=name, exc_info=task.exception())
+def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
+    """The service that settings describe."""
+    settings = runtime.settings
+    return running(
+        runtime.cities,
+        clock=runtime.clock,
+        token_key=runtime.token_key,
+        quote_key=runtime.quote_key,
+        listen=settings.pricing_address,
+        redis_url=runtime.redis_url,
+        location_address=settings.location_address,
+        matching_address=settings.matching_address,
+        routers=routers_of(runtime.cities, settings),
+    )
+
+
+SERVICE = Service("pricing", from_runtime)
+
+if __name__ == "__main__":
+    raise SystemExit(main_of(SERVICE))

@@ -37,18 +37,30 @@ class Runtime:
     quote_key: bytes
     redis_url: str
     postgres_dsn: str
+    """Empty for a service that keeps nothing in PostgreSQL."""
 
 
-async def prepare(settings: Settings, city_ids: Sequence[str]) -> Runtime:
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How a service is made from its runtime."""
+
+    name: str
+    running: Callable[[Runtime], AbstractAsyncContextManager[object]]
+    uses_postgres: bool = False
+
+
+async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres: bool) -> Runtime:
     """Settings turned into what a service needs, stores checked.
 
     Raises CityError, StoreError and ValueError, each of one line.
     """
     if settings.redis_url is None:
         raise StoreError("HEXHAIL_REDIS_URL is not set: give an address, or use `hexhail up`, which brings its own store")
-    if settings.postgres_dsn is None:
-        raise StoreError("HEXHAIL_POSTGRES_DSN is not set: give an address, or use `hexhail up`, which brings its own store")
-    await asyncio.gather(check_valkey(settings.redis_url), check_postgres(settings.postgres_dsn))
+    await check_valkey(settings.redis_url)
+    if uses_postgres:
+        if settings.postgres_dsn is None:
+            raise StoreError("HEXHAIL_POSTGRES_DSN is not set: give an address, or use `hexhail up`, which brings its own store")
+        await check_postgres(settings.postgres_dsn)
     return Runtime(
         settings=settings,
         cities=Cities([load_city(city_id, settings) for city_id in city_ids]),
@@ -56,32 +68,27 @@ async def prepare(settings: Settings, city_ids: Sequence[str]) -> Runtime:
         token_key=load_or_make_key(settings.data_dir, "tokens"),
         quote_key=load_or_make_key(settings.data_dir, "quotes"),
         redis_url=settings.redis_url,
-        postgres_dsn=settings.postgres_dsn,
+        postgres_dsn=settings.postgres_dsn or "",
     )
 
 
-def run_service(
-    name: str,
-    running: Callable[[Runtime], AbstractAsyncContextManager[object]],
-    settings: Settings,
-    city_ids: Sequence[str],
-) -> int:
+def run_service(service: Service, settings: Settings, city_ids: Sequence[str]) -> int:
     """Serves until SIGTERM or SIGINT: the exit code. What cannot be served is one line on standard error, and not 0."""
-    configure_logs(name, settings.log_format, settings.log_level)
+    configure_logs(service.name, settings.log_format, settings.log_level)
 
     async def live() -> None:
-        async with running(await prepare(settings, city_ids)):
+        async with service.running(await prepare(settings, city_ids, uses_postgres=service.uses_postgres)):
             await until_told_to_stop()
             log.info("draining")
 
     try:
         asyncio.run(live())
     except (CityError, StoreError, ListenError, ValueError, OSError) as error:
-        print(f"hexhail: {name}: {error}", file=sys.stderr)
+        print(f"hexhail: {service.name}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def main_of(name: str, running: Callable[[Runtime], AbstractAsyncContextManager[object]]) -> int:
+def main_of(service: Service) -> int:
     """`python -m <service> CITY...`, with everything else from the environment."""
-    return run_service(name, running, Settings(), sys.argv[1:] or ["gridport"])
+    return run_service(service, Settings(), sys.argv[1:] or ["gridport"])

@@ -1,0 +1,46 @@
+"""What does the event log say of who was bound to which ride? The second witness beside what the clients were told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from hexhail.api.events.v1 import event_pb2
+from simulator.witness import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ASSIGNMENTS = """
+SELECT aggregate_id, at_ms, envelope FROM matching.outbox
+ WHERE city_id = $1 AND kind IN ('ASSIGNMENT_BEGAN', 'ASSIGNMENT_ENDED')
+ ORDER BY aggregate_id, version, index
+"""
+
+
+async def logged_assignments(postgres_dsn: str, city_id: str) -> list[Interval]:
+    """Every assignment of a city, from its event log."""
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        rows = await connection.fetch(_ASSIGNMENTS, city_id)
+    finally:
+        await connection.close()
+    return intervals_of((row["aggregate_id"], row["at_ms"], event_pb2.Envelope.FromString(row["envelope"])) for row in rows)
+
+
+def intervals_of(events: Iterable[tuple[str, int, event_pb2.Envelope]]) -> list[Interval]:
+    """From accept to release: (ride id, time, envelope) in the order of the log -> intervals."""
+    open_since: dict[tuple[str, str], int] = {}
+    intervals: list[Interval] = []
+    for ride_id, at_ms, envelope in events:
+        if envelope.HasField("assignment_began"):
+            key = (ride_id, envelope.assignment_began.driver_id)
+            if key in open_since:
+                intervals.append(Interval(open_since[key], ride_id, key[1]))
+            open_since[key] = at_ms
+        else:
+            driver_id = envelope.assignment_ended.driver_id
+            begun_ms = open_since.pop((ride_id, driver_id), at_ms)
+            intervals.append(Interval(begun_ms, ride_id, driver_id, at_ms))
+    return intervals + [Interval(begun_ms, ride_id, driver_id) for (ride_id, driver_id), begun_ms in open_since.items()]

@@ -1,0 +1,165 @@
+"""The long commands: `up`, `demo` and `drive`, as coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hexhail.cli.outbox import logged_assignments
+from hexhail.cli.processes import Plan, service_processes
+from hexhail.cli.town import Town, town_of
+from hexhail.client import Addresses
+from hexhail.embedded import embedded_stores
+from hexhail.kernel.clock import SystemClock
+from hexhail.rpc.keys import load_or_make_key
+from hexhail.rpc.tokens import Role, mint_token
+from simulator.live import run_live
+from simulator.params import LiveParams
+from simulator.view import CityFrame, summary_table, view_for
+from simulator.witness import double_assignments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from hexhail.cli.town import Wish
+    from hexhail.kernel.settings import Settings
+    from simulator.summary import Summary
+
+TOKEN_KEY = "tokens"  # noqa: S105 - a file's name
+
+
+def addresses_of(settings: Settings) -> Addresses:
+    """Where the settings say that the services listen."""
+    return Addresses(settings.location_address, settings.matching_address, settings.pricing_address)
+
+
+def sockets_in(folder: Path) -> Addresses:
+    """Sockets that no other run can take."""
+    return Addresses(*(f"unix:{folder}/{name}.sock" for name in ("location", "matching", "pricing")))
+
+
+async def up(settings: Settings, city_ids: Sequence[str], clock_offset_ms: int, console: Console) -> None:
+    """Everything, until told to stop. Raises StoreError, ServiceError."""
+    addresses = addresses_of(settings)
+    with _stop_event() as stop:
+        async with embedded_stores(settings.data_dir, redis_url=settings.redis_url, postgres_dsn=settings.postgres_dsn) as stores:
+            plan = Plan(settings, city_ids, addresses, stores, settings.data_dir, clock_offset_ms)
+            async with service_processes(plan):
+                console.print(f"[bold green]Hexhail is up[/] for {', '.join(city_ids)}. Stop it with Ctrl-C.")
+                for name in ("location", "matching", "pricing"):
+                    console.print(f"  {name:9} {getattr(addresses, name)}")
+                console.print(f"  logs and data in {settings.data_dir}", soft_wrap=True)
+                await stop.wait()
+                console.print("draining ...")
+
+
+async def demo(settings: Settings, data_dir: Path, wish: Wish, clock_offset_ms: int | None, console: Console) -> Summary | None:
+    """A whole city of its own, with the live simulator in it; None where it was stopped before it had begun.
+
+    Raises StoreError, ServiceError, CityError, ValueError, OSError.
+    """
+    with _stop_event() as stop:
+        async with AsyncExitStack() as stack:
+            console.print(f"starting Valkey and PostgreSQL, reading {wish.city_id} ...")
+            loading = asyncio.ensure_future(asyncio.to_thread(town_of, wish, settings))
+            try:
+                stores = await stack.enter_async_context(
+                    embedded_stores(data_dir, redis_url=settings.redis_url, postgres_dsn=settings.postgres_dsn)
+                )
+            finally:
+                town = await loading
+            if clock_offset_ms is None:
+                clock_offset_ms = offset_to(town.requests.start_ms)
+            addresses = sockets_in(data_dir)
+            console.print("starting location, matching and pricing ...")
+            plan = Plan(settings, [wish.city_id], addresses, stores, data_dir, clock_offset_ms)
+            await stack.enter_async_context(service_processes(plan))
+            if stop.is_set():
+                return None
+            token_key = load_or_make_key(data_dir, TOKEN_KEY)
+            summary = await _live(town, wish, addresses, token_key, clock_offset_ms, stop, console)
+            logged = await logged_assignments(stores.postgres_dsn, wish.city_id)
+            return summary.with_outbox(double_assignments(logged))
+
+
+async def drive(settings: Settings, addresses: Addresses, wish: Wish, clock_offset_ms: int | None, console: Console) -> Summary:
+    """The live simulator in a city that runs already. Raises CityError, ValueError, OSError, DomainError, RpcError."""
+    with _stop_event() as stop:
+        town = await asyncio.to_thread(town_of, wish, settings)
+        token_key = load_or_make_key(settings.data_dir, TOKEN_KEY)
+        return await _live(town, wish, addresses, token_key, clock_offset_ms or 0, stop, console)
+
+
+async def _live(
+    town: Town,
+    wish: Wish,
+    addresses: Addresses,
+    token_key: bytes,
+    clock_offset_ms: int,
+    stop: asyncio.Event,
+    console: Console,
+) -> Summary:
+    params = LiveParams(city=wish.city_id, seed=wish.seed, minutes=town.minutes, drivers=len(town.starts), sample=wish.sample)
+    console.print(
+        f"{town.city.name}: {len(town.requests):,} requests, {len(town.starts):,} drivers"
+        + (f", {town.minutes:g} minutes" if town.minutes else "")
+    )
+    with view_for(CityFrame(town.city.name, town.city.time_zone, town.starts), console) as view:
+        summary, _ = await run_live(
+            params,
+            town.requests,
+            town.starts,
+            town.router,
+            addresses,
+            lambda role, subject: mint_token(token_key, Role(role), subject),
+            stop=stop,
+            clock=SystemClock(clock_offset_ms),
+            progress=view,
+            rows_dropped=town.rows_dropped,
+        )
+    asked = {"requests_file": str(wish.requests_file) if wish.requests_file else None, "start": wish.start}
+    return replace(summary, parameters={**summary.parameters, **asked})
+
+
+def report(summary: Summary, json_file: Path | None, console: Console) -> None:
+    """Prints the summary, and writes it as JSON. Raises OSError."""
+    console.print(summary_table(summary))
+    if json_file is not None:
+        draft = json_file.with_name(f".{json_file.name}.tmp")
+        draft.write_text(json.dumps(summary.as_json(), indent=2) + "\n", encoding="utf-8")
+        draft.replace(json_file)
+        console.print(f"written to {json_file}", soft_wrap=True)
+
+
+def offset_to(at_ms: int | None) -> int:
+    """How far must clocks be moved for it to be this time now? 0 where no time is named."""
+    return 0 if at_ms is None else at_ms - SystemClock().now_ms()
+
+
+@contextmanager
+def _stop_event() -> Iterator[asyncio.Event]:
+    """Set by SIGINT and SIGTERM; a second signal gives up at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main_task = asyncio.current_task()
+
+    def on_signal() -> None:
+        if stop.is_set() and main_task is not None:
+            main_task.cancel()
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
