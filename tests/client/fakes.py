@@ -12,13 +12,14 @@ from hexhail.api.location.v1 import fix_pb2, location_service_pb2, location_serv
 from hexhail.api.matching.v1 import driver_pb2, matching_service_pb2, matching_service_pb2_grpc, ride_pb2
 from hexhail.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc, quote_pb2, surge_pb2
 from hexhail.client import Addresses
-from hexhail.kernel.errors import DomainError
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.server import ServiceSpec, serving
 from hexhail.rpc.tokens import EVERYONE, Role, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from hexhail.kernel.errors import DomainError
 
 KEY = b"k" * 32
 

@@ -116,7 +116,11 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
             for driver_id in free:
                 tried.add(driver_id)
                 offer = offer_pb2.Offer(
-                    offer_id=f"o{next(self.numbers)}", ride_id=ride.ride_id, driver_id=driver_id, stops=ride.stops, state=1
+                    offer_id=f"o{next(self.numbers)}",
+                    ride_id=ride.ride_id,
+                    driver_id=driver_id,
+                    stops=ride.stops,
+                    state=offer_pb2.OFFER_STATE_LIVE,
                 )
                 self.offers[offer.offer_id] = offer
                 self._push(offer)
@@ -130,7 +134,7 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
         if session is not None:
             session.put_nowait(matching_pb.WatchOffersResponse(offers=[offer]))
 
-    def _close_offers(self, ride: ride_pb2.Ride, state: offer_pb2.OfferState) -> None:
+    def _close_offers(self, ride: ride_pb2.Ride, state: Any) -> None:
         if not self.fenced and ride.state not in (CANCELLED, COMPLETED):
             return
         for offer in self.offers.values():
@@ -138,7 +142,7 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
                 offer.state = state
                 self._push(offer)
 
-    async def _move(self, ride: ride_pb2.Ride, state: ride_pb2.RideState) -> None:
+    async def _move(self, ride: ride_pb2.Ride, state: Any) -> None:
         ride.state = state
         ride.version += 1
         ride.updated_at_ms = CLOCK.now_ms()
@@ -255,12 +259,12 @@ class FakeCity:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Addresses]:
-        services = (
+        services: tuple[tuple[str, Any, type], ...] = (
             ("location.v1.LocationService", self.location, location_grpc.LocationServiceServicer),
             ("matching.v1.MatchingService", self.matching, matching_grpc.MatchingServiceServicer),
             ("pricing.v1.PricingService", self.pricing, pricing_grpc.PricingServiceServicer),
         )
-        registers = (
+        registers: tuple[Any, ...] = (
             location_grpc.add_LocationServiceServicer_to_server,
             matching_grpc.add_MatchingServiceServicer_to_server,
             pricing_grpc.add_PricingServiceServicer_to_server,
