@@ -6,6 +6,7 @@ from hexhail.client.counting import EXPECTED_REFUSALS, CallCounts
 from hexhail.client.driver import DriverApp
 from hexhail.client.fleet import FleetApp
 from hexhail.client.operator import OperatorApp
+from hexhail.client.ready import until_open
 from hexhail.client.rider import RiderApp
 from hexhail.client.views import (
     AssignmentView,
@@ -51,4 +52,5 @@ __all__ = [
     "SurgeView",
     "TrackingView",
     "is_passing",
+    "until_open",
 ]

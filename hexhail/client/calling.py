@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-_AGAIN = frozenset({Reason.CONFLICT, Reason.OVERLOADED, Reason.STORE_UNAVAILABLE, Reason.PEER_UNAVAILABLE, Reason.DRAINING})
+_AGAIN = frozenset(
+    {
+        Reason.CONFLICT,
+        Reason.OVERLOADED,
+        Reason.STORE_UNAVAILABLE,
+        Reason.PEER_UNAVAILABLE,
+        Reason.SURGE_UNKNOWN,
+        Reason.DRAINING,
+    }
+)
 
 
 class RpcError(Exception):

@@ -12,14 +12,13 @@ from hexhail.api.location.v1 import fix_pb2, location_service_pb2, location_serv
 from hexhail.api.matching.v1 import driver_pb2, matching_service_pb2, matching_service_pb2_grpc, ride_pb2
 from hexhail.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc, quote_pb2, surge_pb2
 from hexhail.client import Addresses
+from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.server import ServiceSpec, serving
 from hexhail.rpc.tokens import EVERYONE, Role, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from hexhail.kernel.errors import DomainError
 
 KEY = b"k" * 32
 
@@ -75,6 +74,10 @@ class Matching(matching_service_pb2_grpc.MatchingServiceServicer):
         self.script.answer("GoOnline", request)
         driver = driver_pb2.Driver(driver_id=principal().subject, online=True)
         return matching_service_pb2.GoOnlineResponse(driver=driver)
+
+    async def GetDriver(self, request: Any, context: Any) -> matching_service_pb2.GetDriverResponse:  # noqa: N802
+        self.script.answer("GetDriver", request)
+        raise DomainError(Reason.DRIVER_NOT_FOUND)
 
     async def AcceptOffer(self, request: Any, context: Any) -> matching_service_pb2.AcceptOfferResponse:  # noqa: N802
         self.script.answer("AcceptOffer", request)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from simulator.progress import LiveState
 
 MIDDLE = np.array([40.5, -74.0])
-ROUTER = CrowRouter(CrowParams(1.3, (60.0,) * 24, "America/New_York"))
+ROUTER = CrowRouter(CrowParams(1.3, (150.0,) * 24, "America/New_York"))
 PARAMS = LiveParams(
     city="gridport",
     seed=3,
-    minutes=0.15,
+    minutes=0.1,
     drivers=12,
     single_stream_drivers=4,
     fleet_streams=2,
@@ -62,7 +62,7 @@ async def test_a_small_city_lives_and_leaves_nothing_behind() -> None:
     city, watcher = FakeCity(), Watcher()
     async with city.open() as addresses:
         summary, intervals = await run_live(
-            PARAMS, requests(10, 3.0), starts(12), ROUTER, addresses, token, stop=asyncio.Event(), progress=watcher
+            PARAMS, requests(10, 1.5), starts(12), ROUTER, addresses, token, stop=asyncio.Event(), progress=watcher
         )
     values = summary.as_json()
     assert values["requests"] == 10 == values["matched"] + values["cancelled"] + values["expired"] + values["open_at_end"]
@@ -93,7 +93,7 @@ async def test_every_driver_reports_once_in_every_interval_some_by_themselves() 
     ids = PARAMS.driver_ids()
     assert set(city.location.singles) == set(ids[:4])
     assert set(city.location.columns) == set(ids[4:])
-    assert values["fixes_sent"] == values["fixes_accepted"] > 12 * 7
+    assert values["fixes_sent"] == values["fixes_accepted"] > 12 * 4
     counts = [len(fixes) for fixes in (*city.location.singles.values(), *city.location.columns.values())]
     assert max(counts) - min(counts) <= 1
     for fixes in city.location.columns.values():
