@@ -114,7 +114,9 @@ class SurgeTable:
 
     def of(self, cells: Cells) -> SurgeTable:
         """The rows of these cells, listed or not. uint64[m], in any order -> m rows, or fewer where a cell is named twice."""
-        wanted = np.unique(cells)
+        return self._of_ascending(np.unique(cells))
+
+    def _of_ascending(self, wanted: Cells) -> SurgeTable:
         if not len(self.cells):
             nothing = np.zeros(len(wanted), dtype=np.int64)
             return SurgeTable(wanted, np.full(len(wanted), UNSURGED_MILLI, dtype=np.int64), nothing, nothing.copy())
@@ -134,9 +136,9 @@ class SurgeTable:
 
     def changed_since(self, earlier: SurgeTable) -> SurgeTable:
         """The rows of `self` for every cell whose multiplier is another than in `earlier`."""
-        cells = np.union1d(self.cells, earlier.cells)
-        now, then = self.of(cells), earlier.of(cells)
-        return self.of(cells[now.multiplier_milli != then.multiplier_milli])
+        cells = np.union1d(self.surging().cells, earlier.surging().cells)  # all others were and are at 1000
+        now, then = self._of_ascending(cells), earlier._of_ascending(cells)
+        return self._of_ascending(cells[now.multiplier_milli != then.multiplier_milli])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -123,8 +123,7 @@ class Repricer:
             except DomainError as error:
                 if error.reason is not Reason.STORE_UNAVAILABLE:
                     raise
-                log.warning("surge is not recomputed", city_id=city_id, error=str(error))
-                self._board.mark_stale(city_id)
+                self._keep(city_id, error)
                 return Outcome.KEPT
 
     async def _recompute(self, one: RepricedCity, now_ms: int) -> Outcome:
@@ -139,16 +138,22 @@ class Repricer:
         try:
             fresh = await self._decide(one, last, now_ms)
         except DomainError as error:
-            log.warning("surge is not recomputed", city_id=city.city_id, error=str(error))
-            self._board.mark_stale(city.city_id)
+            self._keep(city.city_id, error)
             kept = self._board.latest(city.city_id)
-            if kept is not None:
+            if kept is not None and kept.replaces(published.surge):
                 await self._publish(one, kept, published)
             return Outcome.KEPT
         if not await self._publish(one, fresh, published):
             return Outcome.FOLLOWED
         self._board.put(city.city_id, fresh)
         return Outcome.PUBLISHED
+
+    def _keep(self, city_id: CityId, error: DomainError) -> None:
+        """Marks the last good values; says why once, not at every further attempt."""
+        last = self._board.latest(city_id)
+        say = log.debug if last is not None and last.stale else log.warning
+        say("surge is not recomputed", city_id=city_id, error=str(error))
+        self._board.mark_stale(city_id)
 
     async def _adopt(self, city: City) -> Published:
         published = await self._store.published(city)
@@ -164,12 +169,13 @@ class Repricer:
             self._requests.count(city),
             self._store.count_quotes(city, round(params.quote_window_s * MS_PER_S), now_ms),
         )
-        for peer, counts in (("location", supply), ("matching", requests)):
-            if not counts.complete:
+        for peer, counted in (("location", supply), ("matching", requests)):
+            if not counted.complete:
                 raise DomainError(Reason.PEER_UNAVAILABLE, f"{peer} does not know everything", peer=peer)
-            if now_ms - counts.as_of_ms > params.surge_max_age_s * MS_PER_S:
-                raise DomainError(Reason.PEER_UNAVAILABLE, f"{peer} counts as of {counts.as_of_ms}: too old", peer=peer)
-        table = surge_table((supply.cells, supply.counts), (requests.cells, requests.counts), quotes, params.surge)
+            if now_ms - counted.as_of_ms > params.surge_max_age_s * MS_PER_S:
+                raise DomainError(Reason.PEER_UNAVAILABLE, f"{peer} counts as of {counted.as_of_ms}: too old", peer=peer)
+        counts = ((supply.cells, supply.counts), (requests.cells, requests.counts), quotes)
+        table = await asyncio.to_thread(surge_table, *counts, params.surge)  # a large city's take longer than the loop may wait
         return Surge(
             epoch=last.epoch if last else secrets.token_hex(EPOCH_LENGTH // 2),
             version=last.version + 1 if last else 1,
@@ -179,9 +185,6 @@ class Repricer:
         )
 
     async def _publish(self, one: RepricedCity, surge: Surge, instead_of: Published) -> bool:
-        there = instead_of.surge
-        if there is not None and not surge.replaces(there):
-            return True
         lifetime_ms = round(2 * one.params.surge_max_age_s * MS_PER_S)
         if await self._store.publish(one.city, surge, instead_of.header, lifetime_ms):
             return True

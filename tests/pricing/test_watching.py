@@ -108,7 +108,8 @@ async def test_the_drain_ends_the_stream_with_ok(world: World) -> None:
     async with world.pricing() as pricing:
         await pricing.running.repricer.recompute()
         call = pricing.stub.WatchSurge(pb.WatchSurgeRequest(city_id=TESTPORT), metadata=RIDER)
-        assert (await call.read()).snapshot
+        first: Any = await call.read()
+        assert first.snapshot
         await pricing.running.server.stop()
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
