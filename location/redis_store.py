@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -34,9 +35,13 @@ ANSWER_S: Final = 2.0
 
 
 def connect(redis_url: str) -> redis.asyncio.Redis:
-    """A client with a few connections for which callers queue, so that many questions at once do not become as many sockets."""
+    """A client with a few connections for which callers queue, so that many questions at once do not become as many sockets.
+
+    It has no socket timeout: with one, redis-py sends under `asyncio.wait_for`, which in Python 3.11 loses a cancellation that
+    comes as the sending ends, so that a cancelled task lives on. Our own `asyncio.timeout` around every question bounds it.
+    """
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_url, max_connections=16, timeout=ANSWER_S, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
+        redis_url, max_connections=16, timeout=ANSWER_S, socket_timeout=None, socket_connect_timeout=ANSWER_S
     )
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -45,7 +50,7 @@ def connect(redis_url: str) -> redis.asyncio.Redis:
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError) as error:  # a TimeoutError is an OSError
         raise DomainError(
             Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {str(error) or type(error).__name__}", store="valkey"
         ) from error
@@ -189,14 +194,15 @@ class RedisLocationStore:
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
         """All replies, in one round trip; scripts that the server does not know (new, flushed) are loaded and asked again."""
         with _store_errors():
-            replies = await self._pipelined(calls)
-            unknown = [row for row, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                for script in scripts.ALL:
-                    await self._client.script_load(script.text)
-                again = await self._pipelined([calls[row] for row in unknown])
-                for row, reply in zip(unknown, again, strict=True):
-                    replies[row] = reply
+            async with asyncio.timeout(ANSWER_S):
+                replies = await self._pipelined(calls)
+                unknown = [row for row, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                if unknown:
+                    for script in scripts.ALL:
+                        await self._client.script_load(script.text)
+                    again = await self._pipelined([calls[row] for row in unknown])
+                    for row, reply in zip(unknown, again, strict=True):
+                        replies[row] = reply
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply

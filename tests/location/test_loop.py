@@ -179,7 +179,7 @@ async def test_a_wiped_store_is_whole_again_and_offers_nobody_on_a_ride_meanwhil
     for name, session in sessions.items():
         await world.report(name, fix_message(2, *HERE), session_id=session)
     assert await world.names_nearby() == [], "nobody knows yet who is available"
-    stale = pb.SetDriverStatesRequest(city_id=CITY, epoch=before.epoch, states=[state_message_of(world, drivers[0])])
+    stale = pb.SetDriverStatesRequest(city_id=CITY, epoch=before.epoch, states=[world.message_of(drivers[0])])
     error = await refusal(world.stub.SetDriverStates(stale, metadata=world.as_service))
     assert error.reason is Reason.EPOCH_CHANGED
     after = await world.stub.GetStateEpoch(pb.GetStateEpochRequest(city_id=CITY), metadata=world.as_service)
@@ -189,10 +189,6 @@ async def test_a_wiped_store_is_whole_again_and_offers_nobody_on_a_ride_meanwhil
     answer = await world.nearby()
     assert ([d.position.driver_id for d in answer.drivers], answer.complete) == (["free"], True)
     await world.check_index()
-
-
-def state_message_of(world: World, told: object) -> object:
-    return world.message_of(told)  # type: ignore[arg-type]
 
 
 async def test_positions_of_several_drivers_and_only_ones_own_for_a_driver(world: World) -> None:

@@ -1,0 +1,114 @@
+"""Who is near: the case table against the pure selection and through gRPC, and the laws of the search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hexhail.kernel import geo
+from hexhail.kernel.geo import Place
+from location.model import STATE, Availability, IndexedDrivers, NearbyQuestion, Occupancy
+from location.nearby import NearbyParams, Surroundings, plan_reading, ring_certain_m, select
+from location.records import pack_positions, pack_states
+from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_message, fix_row, gridport, state
+
+if TYPE_CHECKING:
+    from tests.location.world import World
+
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "specs" / "nearby.json").read_text())["cases"]
+CITY = gridport()
+
+
+def said_of(driver: dict[str, Any]) -> Any:
+    name = driver.get("availability", "AVAILABLE")
+    if name is None:
+        return None
+    mask = CITY.capability_mask(driver.get("capabilities", ["economy"]))
+    return state(driver["id"], Availability[name], mask=mask, rating=driver.get("rating_milli", 4_500))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_each_case_holds_for_the_pure_selection(case: dict[str, Any]) -> None:
+    ask = case["ask"]
+    question = NearbyQuestion(
+        place=Place(*CENTRE),
+        max_drivers=ask.get("max_drivers", 10),
+        radius_m=ask.get("radius_m", 5_000.0),
+        capability_mask=CITY.capability_mask(ask.get("capabilities", [])),
+        min_rating_milli=ask.get("min_rating_milli", 0),
+        excluded_driver_ids=frozenset(ask.get("excluded_driver_ids", [])),
+        max_age_ms=min(ask.get("max_age_ms", LIMIT_MS), LIMIT_MS),
+    )
+    # whom matching does not know is never indexed: the store's contract says so
+    known = [driver for driver in case["drivers"] if said_of(driver) is not None]
+    rows = [fix_row(d["lat"], d["lng"], at_ms=NOON_MS - d.get("age_ms", 0)) for d in known]
+    fixes = np.concatenate(rows) if rows else fix_row(*CENTRE)[:0]
+    states = pack_states([said_of(driver) for driver in known]) if known else np.zeros(0, dtype=STATE)
+    drivers = IndexedDrivers([d["id"].encode() for d in known], pack_positions(fixes, 9), states)
+    found, distance_mm = select(drivers, question, NOON_MS)
+    assert [driver_id.decode() for driver_id in found.driver_ids][: question.max_drivers] == case["found"]
+    assert (np.diff(distance_mm) >= 0).all()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+async def test_each_case_holds_through_grpc(world: World, case: dict[str, Any]) -> None:
+    await world.tell(*(said for driver in case["drivers"] if (said := said_of(driver)) is not None))
+    for driver in sorted(case["drivers"], key=lambda driver: -driver.get("age_ms", 0)):
+        world.clock.advance(max(0, NOON_MS + 60_000 - driver.get("age_ms", 0) - world.clock.now_ms()))
+        await world.report(driver["id"], fix_message(1, driver["lat"], driver["lng"]))
+    world.clock.advance(NOON_MS + 60_000 - world.clock.now_ms())
+    assert await world.names_nearby(**case["ask"]) == case["found"]
+
+
+offsets = st.floats(-0.05, 0.05)
+
+
+@settings(max_examples=50, deadline=None)
+@given(here=st.tuples(offsets, offsets), there=st.tuples(offsets, offsets), rings=st.integers(0, 8))
+def test_nothing_outside_the_rings_read_is_nearer_than_their_bound(
+    here: tuple[float, float], there: tuple[float, float], rings: int
+) -> None:
+    place, other = (Place(CENTRE[0] + a, CENTRE[1] + b) for a, b in (here, there))
+    cell = geo.cell_of(place, 9)
+    if geo.cell_of(other, 9) not in geo.disk(cell, rings):
+        assert geo.distance_m(place, other) >= ring_certain_m(place, cell, rings)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    here=st.tuples(offsets, offsets),
+    others=st.lists(st.tuples(offsets, offsets), min_size=1, max_size=20),
+    reach_m=st.floats(0, 60_000),
+    max_rings=st.integers(0, 6),
+)
+def test_a_reading_leaves_out_no_cell_within_its_reach(
+    here: tuple[float, float], others: list[tuple[float, float]], reach_m: float, max_rings: int
+) -> None:
+    place = Place(CENTRE[0] + here[0], CENTRE[1] + here[1])
+    drivers = [Place(CENTRE[0] + a, CENTRE[1] + b) for a, b in others]
+    cells, counts = np.unique(np.array([geo.cell_of(driver, 9) for driver in drivers], dtype=np.uint64), return_counts=True)
+    surroundings = Surroundings(Occupancy(cells, counts))
+    reading = plan_reading(place, 9, reach_m, surroundings, NearbyParams(max_rings=max_rings))
+    assert reading.certain_m >= reach_m
+    for driver in drivers:
+        is_read = (geo.cell_of(driver, 9) in reading.cells) != reading.all_but
+        assert is_read or geo.distance_m(place, driver) >= reading.certain_m
+
+
+async def test_a_sparse_suburb_is_searched_by_its_occupied_cells(world: World) -> None:
+    """50 drivers over 400 km2: one reading of occupied cells, not thousands of empty ones."""
+    rng = np.random.default_rng(5)
+    spots = np.array(CENTRE) + rng.uniform(-0.09, 0.09, (50, 2)) * [1, 1.3]
+    await world.location.store.write_states([state(f"s{row}") for row in range(50)])
+    fixes = np.concatenate([fix_row(lat, lng) for lat, lng in spots.tolist()])
+    await world.location.store.write_fixes([f"s{row}" for row in range(50)], pack_positions(fixes, 9))
+    question = NearbyQuestion(Place(*CENTRE), 10, 20_000.0, 0, 0, frozenset(), LIMIT_MS)
+    answer = await world.location.finder.find(question)
+    assert len(answer.distance_mm) == 10
+    assert world.location.metrics.nearby_readings <= 2
