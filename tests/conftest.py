@@ -11,9 +11,12 @@ import pytest
 from redis.asyncio import Redis
 
 from hexhail.embedded import Stores, embedded_stores
+from hexhail.rpc.logs import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+configure_logs("tests", "console", "warning")
 
 DATA_DIR = Path(os.environ.get("HEXHAIL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
