@@ -95,6 +95,7 @@ class Ingester:
     async def run(self) -> None:
         """Flushes whenever something has gathered; while the store is away, tries again and again, ever more slowly."""
         retry_s = FIRST_RETRY_S
+        self._work.set()  # started again after a failure, it finds what had gathered
         while True:
             await self._work.wait()
             self._work.clear()

@@ -169,8 +169,9 @@ class RedisLocationStore:
         calls = [
             self._call(scripts.READ_DRIVERS, bucket.scripted, bucket.cell_prefix, mode, *names) for bucket in self._bucket_keys
         ]
-        *replies, told = await self._ask([*calls, self._epoch_call()])
-        return _indexed(replies), _epoch_of(told)
+        # asked on both sides of the reading: neither a wipe nor the last of the telling can slip in between unseen
+        before, *replies, after = await self._ask([self._epoch_call(), *calls, self._epoch_call()])
+        return _indexed(replies), _epoch_of(after if before == after else (after[0], None))
 
     async def _read_named(self, bucket: BucketKeys, cells: Sequence[bytes]) -> IndexedDrivers:
         call = self._call(scripts.READ_DRIVERS, bucket.scripted, bucket.cell_prefix, "these", *cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +145,25 @@ async def test_no_store_is_an_error_never_an_empty_city(tmp_path: Path) -> None:
             await call
         assert (error.value.reason, error.value.metadata["store"]) == (Reason.STORE_UNAVAILABLE, "valkey")
     await client.aclose()
+
+
+async def test_a_cancelled_question_ends_at_every_moment(valkey_url: str) -> None:
+    """With a socket timeout redis-py loses some cancellations in Python 3.11, and a cancelled loop would live on."""
+    for turns in range(40):
+        client = connect(valkey_url)
+        store = RedisLocationStore(client, gridport().city_id, 1)
+
+        async def ask_once_and_wait(store: RedisLocationStore = store) -> None:
+            await store.last_session()
+            await asyncio.Event().wait()
+
+        asking = asyncio.create_task(ask_once_and_wait())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        done, _ = await asyncio.wait({asking}, timeout=5)
+        assert done
+        await client.aclose()
 
 
 async def test_nobody_home_is_a_whole_answer(world: World) -> None:
