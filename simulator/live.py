@@ -127,7 +127,7 @@ class LiveRun:
         which ends their sessions, and the fixes' streams are closed on our side and read to their end.
         """
         world = self.world
-        self.phase = "closing"
+        self.phase = "closing: rides end"
         world.closing.set()
         for rider in self._riders:
             rider.close()
@@ -138,6 +138,7 @@ class LiveRun:
                 lasting = {*self._working, *self._reporter.tasks}
                 while busy := world.tasks - lasting:
                     await asyncio.wait(busy)
+                self.phase = "closing: drivers go home"
                 await asyncio.gather(*(driver.go_home() for driver in self.drivers))
                 await self._reporter.end()
                 while world.tasks:

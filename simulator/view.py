@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAP_WIDTH, MAP_HEIGHT = 44, 18
 """In characters."""
+NEWS = 5
+"""So many of the latest events are shown."""
 
 
 class CityFrame:
@@ -58,8 +60,8 @@ def frame(city: CityFrame, state: LiveState) -> RenderableType:
     )
     body = Table.grid(padding=(0, 2))
     body.add_row(Panel(_map(city, state), title="drivers, requests, surge", width=MAP_WIDTH + 4), _figures(state))
-    news = Text("\n").join(Text.assemble((city.time_of(at_ms), "dim"), "  ", what) for at_ms, what in state.news)
-    return Group(head, body, Panel(news, title="lately", height=10))
+    news = Text("\n").join(Text.assemble((city.time_of(at_ms), "dim"), "  ", what) for at_ms, what in state.news[-NEWS:])
+    return Group(head, body, Panel(news, title="lately", height=NEWS + 2))
 
 
 def plain_line(city: CityFrame, state: LiveState) -> str:
@@ -109,9 +111,9 @@ def summary_table(summary: Summary) -> RenderableType:
 
 
 class TerminalView:
-    """Shows a run on a terminal, twice a second."""
+    """Shows a run on a terminal, once a second."""
 
-    period_s = 0.5
+    period_s = 1.0
 
     def __init__(self, city: CityFrame, console: Console) -> None:
         self._city = city
@@ -164,7 +166,7 @@ def _map(city: CityFrame, state: LiveState) -> Text:
     drawn = braille(city.box, MAP_WIDTH, MAP_HEIGHT, marks, cells)
     legend = Text.assemble(
         ("⣿", "green"), " idle  ", ("⣿", "cyan"), " busy  ", ("⣿", "bold magenta"), " waiting  ",
-        ("  ", "on yellow"), " surge ", ("  ", "on red"), " 2x and up",
+        (" surge ", "black on yellow"), " ", (" 2x up ", "bold white on red"),
     )  # fmt: skip
     return Text("\n").join([drawn, legend])
 
