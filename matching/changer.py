@@ -51,7 +51,7 @@ class Changer:
         self._params = params
         self._background: set[asyncio.Task[None]] = set()
         self.on_deadline: Callable[[Ride], None] = lambda _ride: None
-        """Called with every ride whose deadline is new."""
+        """Called with every ride that changed: its deadline may be new, or gone."""
 
     async def change(
         self,
@@ -104,8 +104,7 @@ class Changer:
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
         await self._notices.publish(ride.city_id, subjects)
-        if ride.next_deadline_ms is not None and (before is None or ride.next_deadline_ms != before.next_deadline_ms):
-            self.on_deadline(ride)
+        self.on_deadline(ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:
             self._later(self._release(ride, closed))
