@@ -26,6 +26,7 @@ from hexhail.rpc.tokens import EVERYONE, Role, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 KEY = b"k" * 32
 CLOCK = SystemClock()
@@ -258,7 +259,8 @@ class FakeCity:
         self.pricing = FakePricing()  # type: ignore[abstract]
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Addresses]:
+    async def open(self, folder: Path | None = None) -> AsyncIterator[Addresses]:
+        """Opens on free ports, or on the sockets of a folder: closed and opened again, they are found again."""
         services: tuple[tuple[str, Any, type], ...] = (
             ("location.v1.LocationService", self.location, location_grpc.LocationServiceServicer),
             ("matching.v1.MatchingService", self.matching, matching_grpc.MatchingServiceServicer),
@@ -274,7 +276,8 @@ class FakeCity:
             for (name, servicer, base), register in zip(services, registers, strict=True):
                 access = {method: EVERYONE for method in vars(base) if not method.startswith("_")}
                 spec = ServiceSpec(f"hexhail.api.{name}", servicer, base, register, access)
-                addresses.append((await stack.enter_async_context(serving(spec, "127.0.0.1:0", KEY))).address)
+                listen = f"unix:{folder / name}" if folder is not None else "127.0.0.1:0"
+                addresses.append((await stack.enter_async_context(serving(spec, listen, KEY))).address)
             yield Addresses(*addresses)
             for task in self.matching.searches:
                 task.cancel()

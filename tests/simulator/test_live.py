@@ -14,9 +14,12 @@ from routing.crow import CrowParams, CrowRouter
 from simulator.live import run_live
 from simulator.params import LiveParams
 from simulator.requests import RideRequests
-from tests.simulator.fake_city import FakeCity, token
+from tests.simulator.fake_city import COMPLETED, FakeCity, token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from simulator.progress import LiveState
 
 MIDDLE = np.array([40.5, -74.0])
@@ -124,6 +127,35 @@ async def test_stopped_before_the_drivers_are_online_it_still_ends_in_order() ->
     assert summary.rides.requests == 0
     assert summary.rpc_errors == {}
     assert city.matching.online == set()
+
+
+async def test_services_that_go_and_come_back_are_found_again_and_their_absence_is_counted(tmp_path: Path) -> None:
+    city, stop = FakeCity(), asyncio.Event()
+    early, late = np.zeros(3), np.full(3, 5.0)
+    both = requests(6, 0.0)
+    both = RideRequests(np.concatenate((early, late)), both.pickup, both.dropoff, both.passengers)
+    async with asyncio.TaskGroup() as group:
+        async with city.open(tmp_path) as addresses:
+            params = replace(PARAMS, minutes=None, decline_share=0.0)
+            run = group.create_task(run_live(params, both, starts(12), ROUTER, addresses, token, stop=stop))
+            await until(lambda: any(ride.state == COMPLETED for ride in city.matching.rides.values()))
+        async with city.open(tmp_path):
+            await until(lambda: len(city.matching.rides) == 6)
+            await until(lambda: all(ride.state == COMPLETED for ride in city.matching.rides.values()))
+            stop.set()
+            summary, _ = await run
+    assert summary.rides.matched == 6
+    assert summary.streams_reopened["WatchOffers"] >= 12
+    assert summary.streams_reopened["StreamFixes"] >= 4
+    assert summary.streams_reopened["StreamFleetFixes"] >= 2
+    assert set(summary.rpc_errors) <= {"UNAVAILABLE"}
+    assert city.matching.online == set()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - the fakes tell nobody how they stand
+            await asyncio.sleep(0.02)
 
 
 async def test_several_winners_of_one_ride_are_seen_where_nothing_forbids_them() -> None:
