@@ -38,6 +38,9 @@ XL_SHARE = 0.15
 XL_PASSENGERS = 5
 """From so many passengers on, a rider asks for the large car."""
 
+DRIVER_ATTEMPTS = 12
+"""A driver with a rider in the car does not give up while a service restarts: about ten seconds."""
+
 
 class LiveRun:
     """One run, step by step; `run_live` takes all of them."""
@@ -59,7 +62,8 @@ class LiveRun:
         self._requests = requests
         self._operator = OperatorApp(channels, params.city, "simulator", tokens(Role.OPERATOR, "simulator"))
         self._apps = [
-            DriverApp(channels, params.city, driver_id, tokens(Role.DRIVER, driver_id)) for driver_id in params.driver_ids()
+            DriverApp(channels, params.city, driver_id, tokens(Role.DRIVER, driver_id), attempts=DRIVER_ATTEMPTS)
+            for driver_id in params.driver_ids()
         ]
         self.drivers = [Driver(self.world, index, app) for index, app in enumerate(self._apps)]
         fleet_token = tokens(Role.FLEET, params.fleet)
