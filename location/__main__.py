@@ -10,12 +10,13 @@ from hexhail.cities import policy_of
 from hexhail.rpc.background import background
 from hexhail.rpc.server import Server, ServiceSpec, serving
 from hexhail.rpc.service import Service, main_of
+from hexhail.stores.valkey import connect
 from location.counter import SupplyCounter
 from location.finder import Finder
 from location.ingester import Ingester
 from location.metrics import LocationMetrics
 from location.params import LocationParams
-from location.redis_store import RedisLocationStore, connect
+from location.redis_store import RedisLocationStore
 from location.servicer import ACCESS, FULL_NAME, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
-from hexhail.kernel.errors import DomainError, Reason
+from hexhail.stores.valkey import valkey_answers
 from location import redis_scripts as scripts
 from location.keys import bucket_keys, bucket_of, cell_name, city_keys
 from location.model import POSITION, STATE, IndexedDrivers, Occupancy, StateEpoch
@@ -19,6 +16,8 @@ from location.records import pack_states, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+    import redis.asyncio
 
     from hexhail.kernel.ids import CityId
     from hexhail.kernel.units import Bools
@@ -31,29 +30,6 @@ ROWS_PER_SCRIPT: Final = 256
 """Drivers written by one script: it takes about 2 ms, in which nobody else is served."""
 
 DRIVERS_PER_READ: Final = 1_000
-ANSWER_S: Final = 2.0
-
-
-def connect(redis_url: str) -> redis.asyncio.Redis:
-    """A client with a few connections for which callers queue, so that many questions at once do not become as many sockets.
-
-    It has no socket timeout: with one, redis-py sends under `asyncio.wait_for`, which in Python 3.11 loses a cancellation that
-    comes as the sending ends, so that a cancelled task lives on. Our own `asyncio.timeout` around every question bounds it.
-    """
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_url, max_connections=16, timeout=ANSWER_S, socket_timeout=None, socket_connect_timeout=ANSWER_S
-    )
-    return redis.asyncio.Redis.from_pool(pool)
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-        raise DomainError(
-            Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {str(error) or type(error).__name__}", store="valkey"
-        ) from error
 
 
 class RedisLocationStore:
@@ -194,16 +170,15 @@ class RedisLocationStore:
 
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
         """All replies, in one round trip; scripts that the server does not know (new, flushed) are loaded and asked again."""
-        with _store_errors():
-            async with asyncio.timeout(ANSWER_S):
-                replies = await self._pipelined(calls)
-                unknown = [row for row, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                if unknown:
-                    for script in scripts.ALL:
-                        await self._client.script_load(script.text)
-                    again = await self._pipelined([calls[row] for row in unknown])
-                    for row, reply in zip(unknown, again, strict=True):
-                        replies[row] = reply
+        async with valkey_answers():
+            replies = await self._pipelined(calls)
+            unknown = [row for row, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                for script in scripts.ALL:
+                    await self._client.script_load(script.text)
+                again = await self._pipelined([calls[row] for row in unknown])
+                for row, reply in zip(unknown, again, strict=True):
+                    replies[row] = reply
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
-from redis.asyncio import Redis
 
 from hexhail.api.matching.v1.matching_service_pb2_grpc import (
     MatchingServiceServicer,
@@ -19,6 +18,7 @@ from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
 from hexhail.rpc.service import Service, main_of
+from hexhail.stores.valkey import connect
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
@@ -92,7 +92,7 @@ async def running(
             asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10)
         )
         await ensure_outbox_days(pool, clock.now_ms())
-        redis = Redis.from_url(redis_url)
+        redis = connect(redis_url)
         stack.push_async_callback(redis.aclose)
         token = PeerToken(token_key, "matching")
         location = GrpcLocation(await stack.enter_async_context(peer_channel(location_address)), token)

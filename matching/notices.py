@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
+from hexhail.kernel.errors import DomainError
+from hexhail.stores.valkey import valkey_answers
 from matching import keys
 
 if TYPE_CHECKING:
@@ -54,9 +56,10 @@ class Notices:
         subjects = tuple(subjects)
         self._wake(subjects)
         try:
-            await self._redis.spublish(keys.notices(city_id), "\n".join((self._worker_id, *subjects)))
-        except (RedisError, OSError) as error:
-            log.warning("notice not sent", error=str(error))
+            async with valkey_answers():
+                await self._redis.spublish(keys.notices(city_id), "\n".join((self._worker_id, *subjects)))
+        except DomainError as error:
+            log.warning("notice not sent", error=error.message)
 
     async def listen(self) -> None:
         """Hears the notices of other workers, for ever."""

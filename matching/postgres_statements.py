@@ -50,19 +50,24 @@ COUNT_SHOWN = """
 UPDATE matching.drivers SET offers_shown = offers_shown + 1 WHERE city_id = $1 AND driver_id = ANY($2)
 """
 
-RIDE = "SELECT * FROM matching.rides WHERE ride_id = $1"
-
-RIDES = "SELECT * FROM matching.rides WHERE ride_id = ANY($1)"
-
-OFFERS_OF_RIDES = "SELECT * FROM matching.offers WHERE ride_id = ANY($1) ORDER BY ride_id, made_at_ms, offer_id"
-
-RIDE_OF_OFFER = "SELECT ride_id FROM matching.offers WHERE offer_id = $1"
-
-RIDES_OF_RIDER = """
-SELECT * FROM matching.rides
- WHERE city_id = $1 AND rider_id = $2 AND ($3 = '' OR ride_id < $3)
- ORDER BY ride_id DESC LIMIT $4
+# One statement is one snapshot: a ride and its offers are never of two versions.
+_RIDE_WITH_OFFERS = """
+SELECT r.*, (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.made_at_ms, o.offer_id)
+               FROM matching.offers o WHERE o.ride_id = r.ride_id) AS offers
+  FROM matching.rides r
 """
+
+RIDES = _RIDE_WITH_OFFERS + " WHERE r.ride_id = ANY($1)"
+
+RIDE_OF_OFFER = _RIDE_WITH_OFFERS + " WHERE r.ride_id = (SELECT ride_id FROM matching.offers WHERE offer_id = $1)"  # noqa: S608 - constants only
+
+RIDES_OF_RIDER = (
+    _RIDE_WITH_OFFERS
+    + """
+ WHERE r.city_id = $1 AND r.rider_id = $2 AND ($3 = '' OR r.ride_id < $3)
+ ORDER BY r.ride_id DESC LIMIT $4
+"""
+)
 
 INSERT_RIDE = """
 INSERT INTO matching.rides (ride_id, city_id, rider_id, quote_id, state, version, pickup_lat, pickup_lng,
@@ -118,7 +123,7 @@ UPDATE matching.rides SET leased_until_ms = $2
     SELECT ride_id FROM matching.rides
      WHERE next_deadline_ms <= $1 AND leased_until_ms <= $1 AND ($4::text IS NULL OR ride_id = $4) AND city_id = ANY($5)
      ORDER BY next_deadline_ms LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING *
+RETURNING ride_id
 """
 
 OPEN_PICKUPS = """

@@ -72,26 +72,25 @@ class PostgresStore:
 
     async def ride(self, ride_id: str) -> Ride:
         """The ride as it is. Raises RIDE_NOT_FOUND, STORE_UNAVAILABLE."""
-        async with postgres_errors(), self._pool.acquire() as connection:
-            row = await connection.fetchrow(sql.RIDE, ride_id)
-            if row is None:
-                raise DomainError(Reason.RIDE_NOT_FOUND, ride_id=ride_id)
-            (ride,) = await _with_offers(connection, [row])
-            return ride
+        rides = await self._rides(sql.RIDES, [ride_id])
+        if not rides:
+            raise DomainError(Reason.RIDE_NOT_FOUND, ride_id=ride_id)
+        return rides[0]
 
     async def ride_of_offer(self, offer_id: str) -> Ride:
         """The ride that an offer is for. Raises OFFER_NOT_FOUND, STORE_UNAVAILABLE."""
-        async with postgres_errors(), self._pool.acquire() as connection:
-            ride_id = await connection.fetchval(sql.RIDE_OF_OFFER, offer_id)
-        if ride_id is None:
+        rides = await self._rides(sql.RIDE_OF_OFFER, offer_id)
+        if not rides:
             raise DomainError(Reason.OFFER_NOT_FOUND, offer_id=offer_id)
-        return await self.ride(ride_id)
+        return rides[0]
 
     async def rides_of_rider(self, city_id: CityId, rider_id: str, before: str, limit: int) -> list[Ride]:
         """A rider's rides whose id sorts before `before` (empty: all), newest first. Raises STORE_UNAVAILABLE."""
+        return await self._rides(sql.RIDES_OF_RIDER, city_id, rider_id, before, limit)
+
+    async def _rides(self, statement: str, *values: object) -> list[Ride]:
         async with postgres_errors(), self._pool.acquire() as connection:
-            rows = await connection.fetch(sql.RIDES_OF_RIDER, city_id, rider_id, before, limit)
-            return await _with_offers(connection, rows)
+            return [ride_of(row) for row in await connection.fetch(statement, *values)]
 
     async def commit(self, change: Change) -> list[Driver]:
         """Makes a decision true, or none of it; gives the drivers whose state it changed.
@@ -156,7 +155,7 @@ class PostgresStore:
         """Rides (or this one) whose deadline has come and that no other worker has in hand. Raises STORE_UNAVAILABLE."""
         async with postgres_errors(), self._pool.acquire() as connection:
             rows = await connection.fetch(sql.LEASE_DUE, now_ms, now_ms + lease_ms, limit, ride_id, self._city_ids)
-            return await _with_offers(connection, rows)
+        return await self._rides(sql.RIDES, [row["ride_id"] for row in rows]) if rows else []
 
     async def open_pickups(self, city_id: CityId) -> list[Place]:
         """Where riders wait whom nobody has accepted yet. Raises STORE_UNAVAILABLE."""
@@ -171,7 +170,7 @@ class PostgresStore:
             if not offers:
                 return []
             rows = await connection.fetch(sql.RIDES, [offer["ride_id"] for offer in offers])
-        rides = {row["ride_id"]: ride_of(row, ()) for row in rows}
+        rides = {row["ride_id"]: ride_of(row) for row in rows}
         return [(rides[offer["ride_id"]], offer_of(offer)) for offer in offers]
 
     async def first_answer(self, request: RequestKey, now_ms: int) -> bytes | None:
@@ -271,13 +270,6 @@ class PostgresStore:
         await connection.execute(sql.INSERT_EVENT, city_id, driver_id, driver.version, 0, now_ms, kind, envelope)
         await _keep_answer(connection, request, answer(driver), now_ms)
         return driver
-
-
-async def _with_offers(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Ride]:
-    if not rows:
-        return []
-    offers = await connection.fetch(sql.OFFERS_OF_RIDES, [row["ride_id"] for row in rows])
-    return [ride_of(row, [offer for offer in offers if offer["ride_id"] == row["ride_id"]]) for row in rows]
 
 
 async def _change_assignments(connection: Connection, change: Change) -> list[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from hexhail.kernel.errors import DomainError, Reason
+from hexhail.stores.valkey import valkey_answers
 from matching import keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from redis.asyncio import Redis
 
@@ -37,15 +34,6 @@ return 1
 """
 
 
-@asynccontextmanager
-async def valkey_errors() -> AsyncIterator[None]:
-    """Around a call to Valkey: its failures become STORE_UNAVAILABLE."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise DomainError(Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {error}", store="valkey") from error
-
-
 class RedisClaims:
     """Claims on drivers and rides."""
 
@@ -62,7 +50,7 @@ class RedisClaims:
 
     async def release_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str) -> None:
         """Gives back those that are still ours. Raises STORE_UNAVAILABLE."""
-        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
             for driver_id in driver_ids:
                 await self._release(keys=[self._driver_key(city_id, driver_id)], args=[owner], client=pipe)
             await pipe.execute()
@@ -74,11 +62,11 @@ class RedisClaims:
 
     async def release_ride(self, city_id: CityId, ride_id: str, owner: str) -> None:
         """Gives it back if it is still ours. Raises STORE_UNAVAILABLE."""
-        async with valkey_errors():
+        async with valkey_answers():
             await self._release(keys=[keys.ride_claim(city_id, ride_id)], args=[owner])
 
     async def _claim_all(self, names: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
-        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 await self._claim(keys=[name], args=[owner, ttl_ms, self._clock.now_ms()], client=pipe)
             return [bool(won) for won in await pipe.execute()]

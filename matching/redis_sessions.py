@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.ids import CityId, DriverId
+from hexhail.stores.valkey import valkey_answers
 from matching import keys
-from matching.redis_claims import valkey_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class RedisSessions:
         if self._streams.get(key) != stream_id:
             return
         del self._streams[key]
-        async with valkey_errors():
+        async with valkey_answers():
             await self._redis.delete(self._name(key))
 
     async def holds(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:
@@ -53,7 +53,7 @@ class RedisSessions:
         if self._streams.get(key) != stream_id:
             return False
         try:
-            async with valkey_errors():
+            async with valkey_answers():
                 value = await self._redis.get(self._name(key))
         except DomainError:
             return True  # nobody can say otherwise now, and two streams of one phone do no harm
@@ -69,7 +69,7 @@ class RedisSessions:
         elsewhere = [i for i in driver_ids if i not in here]
         if not elsewhere:
             return here
-        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
             for driver_id in elsewhere:
                 pipe.get(self._name(_driver_key(city_id, driver_id)))
             values = await pipe.execute()
@@ -80,7 +80,7 @@ class RedisSessions:
         if not drivers:
             return
         value = f"{self._worker_id}|{self._clock.now_ms() + SESSION_TTL_MS}"
-        async with valkey_errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
             for key in drivers:
                 pipe.set(self._name(key), value, px=SESSION_TTL_MS)
             await pipe.execute()

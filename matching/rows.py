@@ -12,7 +12,8 @@ from matching.model import Assignment, Offer, OfferState, QuoteFacts, Ride, Ride
 from matching.store import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
+    from typing import Any
 
     import asyncpg
 
@@ -35,8 +36,8 @@ def ride_body(ride: Ride) -> str:
     )
 
 
-def ride_of(row: Row, offers: Sequence[Row]) -> Ride:
-    """The ride that a row and its offers' rows describe."""
+def ride_of(row: Row) -> Ride:
+    """The ride that a row with its offers describes."""
     body = json.loads(row["body"])
     return Ride(
         ride_id=RideId(row["ride_id"]),
@@ -55,11 +56,11 @@ def ride_of(row: Row, offers: Sequence[Row]) -> Ride:
         search_began_at_ms=body["search_began_at_ms"],
         next_deadline_ms=row["next_deadline_ms"],
         assignment=Assignment(**body["assignment"]) if body["assignment"] else None,
-        offers=tuple(offer_of(offer) for offer in offers),
+        offers=tuple(offer_of(offer) for offer in json.loads(row["offers"] or "[]")),
     )
 
 
-def offer_of(row: Row) -> Offer:
+def offer_of(row: Row | Mapping[str, Any]) -> Offer:
     """The offer that a row describes."""
     return Offer(
         offer_id=OfferId(row["offer_id"]),

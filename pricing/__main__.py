@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis.asyncio import from_url
-
 from hexhail.api.pricing.v1.pricing_service_pb2_grpc import (
     PricingServiceServicer,
     add_PricingServiceServicer_to_server,
@@ -18,6 +16,7 @@ from hexhail.rpc.background import background
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
 from hexhail.rpc.service import Service, main_of
+from hexhail.stores.valkey import connect
 from pricing.board import Board
 from pricing.location_grpc import LocationSupply
 from pricing.matching_grpc import MatchingDemand
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from hexhail.kernel.ids import CityId
     from hexhail.rpc.service import Runtime
     from routing.model import Router
-
-_STORE_ANSWERS_S = 1.0
-_CHECK_LINE_S = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +77,9 @@ async def running(
         if city_id not in routers:
             raise CityError(f"{city_id} has no router")
     async with AsyncExitStack() as stack:
-        calls = await stack.enter_async_context(
-            from_url(redis_url, socket_timeout=_STORE_ANSWERS_S, socket_connect_timeout=_STORE_ANSWERS_S)
-        )
-        # Announcements may be far apart, so this client waits without a limit, and asks now and then whether the line is alive.
-        announcements = await stack.enter_async_context(
-            from_url(redis_url, socket_connect_timeout=_STORE_ANSWERS_S, health_check_interval=_CHECK_LINE_S)
-        )
-        store = RedisPricingStore(calls, announcements)
+        client = connect(redis_url)
+        stack.push_async_callback(client.aclose)
+        store = RedisPricingStore(client)
         location = await stack.enter_async_context(peer_channel(location_address))
         matching = await stack.enter_async_context(peer_channel(matching_address))
         token = PeerToken(token_key, "pricing")

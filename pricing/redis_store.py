@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
-from redis.exceptions import RedisError
 
-from hexhail.kernel.errors import DomainError, Reason
+from hexhail.stores.valkey import valkey_answers, valkey_errors
 from pricing.keys import cell_of_member, lease_key, published_channel, quote_member, quotes_key, surge_key
 from pricing.packed import HEADER_BYTES, pack_surge, unpack_surge
 from pricing.store import Published
@@ -59,11 +57,10 @@ return 1
 
 
 class RedisPricingStore:
-    """A `PricingStore` over two connections' worth of client: one for calls, one that waits for announcements without a limit."""
+    """A `PricingStore` in Valkey."""
 
-    def __init__(self, calls: Redis, announcements: Redis) -> None:
+    def __init__(self, calls: Redis) -> None:
         self._calls = calls
-        self._announcements = announcements
         self._take_lease = calls.register_script(_TAKE_LEASE)
         self._drop_lease = calls.register_script(_DROP_LEASE)
         self._publish = calls.register_script(_PUBLISH)
@@ -73,7 +70,7 @@ class RedisPricingStore:
         if not quotes:
             return
         key = quotes_key(city.city_id)
-        async with _answering():
+        async with valkey_answers():
             pipeline = self._calls.pipeline(transaction=False)
             scores = {quote_member(cell, rider_id): at_ms for (cell, rider_id), at_ms in quotes.items()}
             pipeline.zadd(key, scores, gt=True)
@@ -83,12 +80,12 @@ class RedisPricingStore:
 
     async def holds_quote(self, city: City, cell: int, rider_id: str) -> bool:
         """Is this quote recorded?"""
-        async with _answering():
+        async with valkey_answers():
             return await self._calls.zscore(quotes_key(city.city_id), quote_member(cell, rider_id)) is not None
 
     async def count_quotes(self, city: City, window_ms: int, now_ms: int) -> tuple[Cells, Ints]:
         """In which cells were quotes given within the window, and to how many riders? uint64[n], int64[n]."""
-        async with _answering():
+        async with valkey_answers():
             members: list[bytes] = await self._calls.zrangebyscore(  # type: ignore[assignment]  # by its type, also text
                 quotes_key(city.city_id), f"({now_ms - window_ms}", "+inf"
             )
@@ -97,17 +94,17 @@ class RedisPricingStore:
 
     async def take_lease(self, city: City, owner: str, lease_ms: int, now_ms: int) -> bool:
         """Takes or renews the lease on recomputing. False where another holds it."""
-        async with _answering():
+        async with valkey_answers():
             return bool(await self._take_lease([lease_key(city.city_id)], [owner, now_ms, now_ms + lease_ms, lease_ms]))
 
     async def drop_lease(self, city: City, owner: str) -> None:
         """Gives the lease back, if `owner` has it."""
-        async with _answering():
+        async with valkey_answers():
             await self._drop_lease([lease_key(city.city_id)], [owner])
 
     async def published(self, city: City) -> Published:
         """What is published? Bytes that cannot be read are reported as no surge, under their own header."""
-        async with _answering():
+        async with valkey_answers():
             packed: bytes | None = await self._calls.get(surge_key(city.city_id))  # type: ignore[assignment]
         if packed is None:
             return Published(b"", None)
@@ -122,26 +119,17 @@ class RedisPricingStore:
         """Publishes and announces, unless something else than the publication `instead_of` is there: then False."""
         keys = [surge_key(city.city_id), published_channel(city.city_id)]
         packed = pack_surge(surge, city.surge_resolution)
-        async with _answering():
+        async with valkey_answers():
             return bool(await self._publish(keys, [HEADER_BYTES, instead_of, packed, lifetime_ms]))
 
     async def publications(self, city_ids: list[CityId]) -> AsyncIterator[CityId]:
         """Yields a city for each of its publications from now on."""
         cities = {published_channel(city_id).encode(): city_id for city_id in city_ids}
-        async with _answering(), self._announcements.pubsub() as pubsub:
-            await pubsub.ssubscribe(*cities)
-            while True:
-                message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
-                if message is not None and message["type"] in ("smessage", "ssubscribe"):
-                    # A subscription counts too: what was published before it would be missed until the next publication.
-                    yield cities[message["channel"]]
-
-
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise DomainError(
-            Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {type(error).__name__}: {error}", store="valkey"
-        ) from error
+        with valkey_errors():
+            async with self._calls.pubsub() as pubsub:
+                await pubsub.ssubscribe(*cities)
+                while True:
+                    message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+                    if message is not None and message["type"] in ("smessage", "ssubscribe"):
+                        # A subscription counts too: what was published before it would be missed until the next publication.
+                        yield cities[message["channel"]]

@@ -16,6 +16,7 @@ import structlog
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
+from hexhail.rpc.background import end
 from pricing.model import Surge
 from pricing.packed import EPOCH_LENGTH
 from pricing.surge import surge_table
@@ -36,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
 """How soon to try again after a recompute failed, where that is sooner than the period."""
-_CANCEL_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,7 @@ class Repricer:
             for task in done:
                 task.result()
         finally:
-            await _end(tasks)
+            await end(tasks)
             await self._give_leases_back()
 
     async def recompute(self) -> dict[CityId, Outcome]:
@@ -222,11 +222,3 @@ class Repricer:
                 await self._store.drop_lease(one.city, self._owner)
             except DomainError as error:
                 log.info("a lease is left to expire", city_id=one.city.city_id, error=str(error))
-
-
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancels until every task has ended: a cancellation that meets redis-py while it connects can get lost there."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)

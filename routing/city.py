@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import cattrs
-
+from hexhail.kernel.tables import structure
 from routing.crow import CrowParams, CrowRouter
 from routing.grid import GridParams, grid_graph
 from routing.loaders import load_road_graph
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 KINDS = ("crow", "road", "grid")
 
-P = TypeVar("P", CrowParams, RoadParams, GridParams)
-
 
 def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cache_dir: Path | None) -> Router:
     """Which router does a city's `[routing]` table ask for?
@@ -43,12 +39,12 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
     if kind == "crow":
         if "time_zone" in rest:
             raise ValueError("routing: unknown keys: time_zone (it is the city's)")
-        return CrowRouter(_params(CrowParams, rest | {"time_zone": time_zone}))
+        return CrowRouter(structure(rest | {"time_zone": time_zone}, CrowParams, "routing"))
     road_names = {field.name for field in fields(RoadParams)}
-    road = _params(RoadParams, {key: value for key, value in rest.items() if key in road_names})
+    road = structure({key: value for key, value in rest.items() if key in road_names}, RoadParams, "routing")
     rest = {key: value for key, value in rest.items() if key not in road_names}
     if kind == "grid":
-        graph = grid_graph(_params(GridParams, rest))
+        graph = grid_graph(structure(rest, GridParams, "routing"))
     elif kind == "road":
         graph = _graph_of_file(rest, data_dir)
     else:
@@ -75,45 +71,3 @@ def _graph_of_file(rest: dict[str, object], data_dir: Path) -> RoadGraph:
         raise FileNotFoundError(f"the road network {path} is not there: set HEXHAIL_DATA to the folder that holds {name}")
     graph, _ = load_road_graph(path)
     return graph
-
-
-def _params(kind: type[P], values: Mapping[str, object]) -> P:
-    try:
-        return _CONVERTER.structure(values, kind)
-    except cattrs.BaseValidationError as error:
-        problems = cattrs.transform_error(error, path="routing", format_exception=_problem)
-        raise ValueError("; ".join(problems)) from error
-    except ValueError as error:
-        raise ValueError(f"routing: {error}") from error
-
-
-def _problem(error: BaseException, _type: type | None) -> str:
-    if isinstance(error, KeyError):
-        return "required, and missing"
-    if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return f"unknown keys: {', '.join(sorted(error.extra_fields))}"
-    return str(error)
-
-
-def _strict_float(value: Any, _type: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _strict_int(value: Any, _type: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
-
-
-def _strict_str(value: Any, _type: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-_CONVERTER.register_structure_hook(float, _strict_float)
-_CONVERTER.register_structure_hook(int, _strict_int)
-_CONVERTER.register_structure_hook(str, _strict_str)

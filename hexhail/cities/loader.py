@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import cattrs
 import shapely
 import shapely.geometry
 
 from hexhail.cities.model import City, Product
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.ids import check_city_name
+from hexhail.kernel.tables import TableError, structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,30 +61,11 @@ class _ProductTable:
     capabilities: tuple[str, ...]
 
 
-@cache
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-
-    def strictly(kinds: tuple[type, ...]) -> Any:
-        def structure(value: Any, kind: type) -> Any:
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise ValueError(f"{value!r} is not of type {kind.__name__}")
-            return kind(value)
-
-        return structure
-
-    for kind, accepted in ((int, (int,)), (float, (int, float)), (str, (str,)), (bool, (bool,))):
-        converter.register_structure_hook(kind, strictly(accepted))
-    return converter
-
-
 def _structure(table: Mapping[str, object], kind: type[P], where: str) -> P:
     try:
-        return _converter().structure(table, kind)
-    except cattrs.BaseValidationError as error:
-        raise CityError(f"{where}: {'; '.join(cattrs.transform_error(error))}") from None
-    except (ValueError, TypeError) as error:
-        raise CityError(f"{where}: {error}") from None
+        return structure(table, kind, where)
+    except TableError as error:
+        raise CityError(str(error)) from None
 
 
 def policy_of(city: City, section: str, kind: type[P]) -> P:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from hexhail.kernel.errors import DomainError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 
     from hexhail.kernel.clock import Clock
 
 log = structlog.get_logger(__name__)
 
 _RESTART_S = 1.0
+_CANCEL_AGAIN_S = 0.5
 
 
 @asynccontextmanager
@@ -27,9 +28,16 @@ async def background(loops: Mapping[str, Callable[[], Coroutine[None, None, None
     try:
         yield
     finally:
-        for task in tasks:
+        await end(tasks)
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels until every task has ended: a cancellation that meets redis-py while it connects can get lost there."""
+    left = set(tasks)
+    while left:
+        for task in left:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
 def every(

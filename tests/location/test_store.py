@@ -11,12 +11,13 @@ import pytest
 from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
+from hexhail.stores.valkey import connect
 from location import redis_scripts
 from location.__main__ import assemble
 from location.keys import bucket_keys, bucket_of
 from location.model import POSITION, Availability
 from location.records import pack_positions
-from location.redis_store import RedisLocationStore, connect
+from location.redis_store import RedisLocationStore
 from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_row, gridport, state
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""How services reach the stores: bounded in time, errors in our words."""
