@@ -107,7 +107,12 @@ async def running(
         )
         spec = ServiceSpec(FULL_NAME, servicer, PricingServiceServicer, add_PricingServiceServicer_to_server, ACCESS)
         await stack.enter_async_context(background({"repricer": repricer.run}, clock))
-        server = await stack.enter_async_context(serving(spec, listen, token_key))
+
+        async def prices_known() -> None:
+            for city_id in params:
+                await board.other_than(city_id, None)
+
+        server = await stack.enter_async_context(serving(spec, listen, token_key, prices_known))
         yield Running(server, repricer)
 
 

@@ -13,10 +13,11 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hexhail.rpc.background import end
 from hexhail.rpc.interceptor import Drain, MethodRule, ServerInterceptor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from hexhail.rpc.tokens import Role
 
@@ -66,11 +67,19 @@ class ServiceSpec:
 class Server:
     """A listening service; `address` is where clients reach it."""
 
-    def __init__(self, server: grpc.aio.Server, drain: Drain, health_servicer: health.aio.HealthServicer, address: str) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, drain: Drain, health_servicer: health.aio.HealthServicer, name: str, address: str
+    ) -> None:
         self._server = server
         self._drain = drain
         self._health = health_servicer
+        self._name = name
         self.address = address
+
+    async def say_serving(self) -> None:
+        """From now on its health is SERVING: it can answer what it is there for."""
+        for name in (self._name, health.OVERALL_HEALTH):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float = 2.0) -> None:
         """Says NOT_SERVING, ends open streams with OK, lets calls under way finish, stops."""
@@ -80,7 +89,10 @@ class Server:
 
 
 async def start_server(spec: ServiceSpec, listen: str, token_key: bytes) -> Server:
-    """Listens at `listen` (`host:port`, port 0 for a free one, or `unix:PATH`) and serves. Raises ListenError."""
+    """Listens at `listen` (`host:port`, port 0 for a free one, or `unix:PATH`) and serves. Raises ListenError.
+
+    Its health is NOT_SERVING until `say_serving` is called.
+    """
     drain = Drain()
     interceptor = ServerInterceptor(token_key, spec.rules(), drain)
     server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
@@ -95,19 +107,31 @@ async def start_server(spec: ServiceSpec, listen: str, token_key: bytes) -> Serv
         raise ListenError(f"cannot listen on {listen}: is it taken, or not an address of this machine?") from None
     await server.start()
     for name in (spec.full_name, health.OVERALL_HEALTH):
-        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
     log.info("listening", address=address)
-    return Server(server, drain, health_servicer, address)
+    return Server(server, drain, health_servicer, spec.full_name, address)
 
 
 @asynccontextmanager
-async def serving(spec: ServiceSpec, listen: str, token_key: bytes) -> AsyncIterator[Server]:
-    """A server for the time of the block."""
+async def serving(
+    spec: ServiceSpec, listen: str, token_key: bytes, ready: Callable[[], Awaitable[object]] | None = None
+) -> AsyncIterator[Server]:
+    """A server for the time of the block; healthy once `ready` has returned, or at once where there is nothing to wait for."""
     server = await start_server(spec, listen, token_key)
+
+    async def become_healthy() -> None:
+        if ready is not None:
+            await ready()
+        await server.say_serving()
+
+    becoming = asyncio.create_task(become_healthy(), name="readiness")
     try:
+        if ready is None:
+            await becoming
         yield server
     finally:
+        await end([becoming])
         await server.stop()
 
 
