@@ -35,6 +35,7 @@ lint: $(STAMP) ## Style, types, import rules, and the wire's own.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/diagram.py --check
 	cd proto && ../$(BIN)/buf lint . && ../$(BIN)/buf breaking . --against image.json
 
 format: $(STAMP) ## Formats the code.
