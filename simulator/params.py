@@ -53,7 +53,7 @@ class LiveParams:
     surge_poll_s: float = 1.0
     channels_per_service: int = 8
     concurrency: int = 64
-    wind_down_s: float = 30.0
+    wind_down_s: float = 60.0
 
     def __post_init__(self) -> None:
         _check_shares(self)
