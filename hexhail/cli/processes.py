@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +31,8 @@ log = structlog.get_logger(__name__)
 
 SERVICES = ("location", "matching", "pricing")
 _READY_S = 60.0
-_LOOK_S = 0.5
+_LOOK_S = 0.2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _STEADY_S = 0.25, 30.0, 60.0
 _STOP = (StopStep(signal.SIGTERM, 4.0),)
 
 
@@ -78,7 +81,9 @@ class Plan:
 
 @asynccontextmanager
 async def service_processes(plan: Plan) -> AsyncIterator[None]:
-    """All services, healthy, for the time of the block. Raises ServiceError."""
+    """All services, healthy, for the time of the block. Raises ServiceError, also where an address is taken."""
+    for service in SERVICES:
+        _must_be_free(service, plan.address(service))
     async with AsyncExitStack() as stack:
         children: dict[str, Child] = {}
 
@@ -99,13 +104,36 @@ async def service_processes(plan: Plan) -> AsyncIterator[None]:
         yield
 
 
+def _must_be_free(service: str, address: str) -> None:
+    """Whoever listens there already would look like our own service."""
+    if address.startswith("unix:"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_server((host.strip("[]"), int(port))):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise ServiceError(
+            f"{service} cannot listen at {address} ({error}): free it, or set HEXHAIL_{service.upper()}_ADDRESS"
+        ) from None
+
+
 async def _keep_up(plan: Plan, children: dict[str, Child]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for service in children:
+            group.create_task(_keep_one_up(plan, service, children))
+
+
+async def _keep_one_up(plan: Plan, service: str, children: dict[str, Child]) -> None:
+    pause_s = _FIRST_PAUSE_S
     while True:
-        await asyncio.sleep(_LOOK_S)
-        for service, child in children.items():
-            if child.exit_code() is not None:
-                log.error("service fell: starting it again", service=service, last_words=child.last_words())
-                children[service] = Child(plan.launch(service))
+        began_s = time.monotonic()
+        while children[service].exit_code() is None:  # noqa: ASYNC110 - no event tells of a process's end
+            await asyncio.sleep(_LOOK_S)
+        pause_s = _FIRST_PAUSE_S if time.monotonic() - began_s > _STEADY_S else min(2 * pause_s, _LONGEST_PAUSE_S)
+        log.error("service fell: starting it again", service=service, pause_s=pause_s, last_words=children[service].last_words())
+        await asyncio.sleep(pause_s)
+        children[service] = Child(plan.launch(service))
 
 
 async def _why_unhealthy(address: str) -> str | None:
