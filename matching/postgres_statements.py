@@ -1,40 +1,39 @@
 """The SQL of matching. What must hold whatever happens, holds here: conditional updates and unique indexes."""
 
-DRIVERS = """
-SELECT d.*,
+_DRIVER_COLUMNS = """
+       d.*,
        (SELECT a.ride_id FROM matching.assignments a
          WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL LIMIT 1) AS ride_id,
        EXISTS (SELECT 1 FROM matching.offers o
          WHERE o.city_id = d.city_id AND o.driver_id = d.driver_id AND o.state = 'LIVE') AS has_live_offer
-  FROM matching.drivers d
- WHERE d.city_id = $1 AND d.driver_id = ANY($2)
 """
 
-ONLINE_DRIVERS = """
-SELECT d.*,
-       (SELECT a.ride_id FROM matching.assignments a
-         WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL LIMIT 1) AS ride_id,
-       false AS has_live_offer
+DRIVERS = f"SELECT {_DRIVER_COLUMNS} FROM matching.drivers d WHERE d.city_id = $1 AND d.driver_id = ANY($2)"  # noqa: S608 - constants only
+
+ONLINE_DRIVERS = f"""
+SELECT {_DRIVER_COLUMNS}
   FROM matching.drivers d
  WHERE d.city_id = $1 AND d.driver_id > $2
    AND (d.online OR EXISTS (SELECT 1 FROM matching.assignments a
                              WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL))
  ORDER BY d.driver_id
  LIMIT $3
-"""
+"""  # noqa: S608 - constants only
 
-UPSERT_DRIVER = """
+UPSERT_DRIVER = f"""
 INSERT INTO matching.drivers AS d (city_id, driver_id, version, capabilities, rating_milli, updated_at_ms)
 VALUES ($1, $2, 1, $3, $4, $5)
 ON CONFLICT (city_id, driver_id) DO UPDATE
    SET version = d.version + 1, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
        updated_at_ms = EXCLUDED.updated_at_ms
-"""
+RETURNING {_DRIVER_COLUMNS}
+"""  # noqa: S608 - constants only
 
-SET_ONLINE = """
-UPDATE matching.drivers SET online = $3, version = version + 1, updated_at_ms = $4
- WHERE city_id = $1 AND driver_id = $2 AND NOT (suspended AND $3)
-"""
+SET_ONLINE = f"""
+UPDATE matching.drivers d SET online = $3, version = d.version + 1, updated_at_ms = $4
+ WHERE d.city_id = $1 AND d.driver_id = $2 AND NOT (d.suspended AND $3)
+RETURNING {_DRIVER_COLUMNS}
+"""  # noqa: S608 - constants only
 
 # A driver who accepts must still be online: going offline at the same moment is decided by this row's lock.
 TOUCH_ACCEPTING_DRIVER = """

@@ -219,8 +219,8 @@ class PostgresStore:
     ) -> Driver:
         """Makes a driver known, or changes what is known. Raises RequestRepeated, STORE_UNAVAILABLE."""
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(sql.UPSERT_DRIVER, city_id, driver_id, list(capabilities), rating_milli, now_ms)
-            return await self._driver_changed(connection, city_id, driver_id, "DRIVER_UPSERTED", actor, request, answer, now_ms)
+            (row,) = await connection.fetch(sql.UPSERT_DRIVER, city_id, driver_id, list(capabilities), rating_milli, now_ms)
+            return await self._driver_changed(connection, driver_of(row), "DRIVER_UPSERTED", actor, request, answer, now_ms)
 
     async def set_online(
         self,
@@ -235,11 +235,11 @@ class PostgresStore:
         """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated, STORE_UNAVAILABLE."""
         kind = "DRIVER_WENT_ONLINE" if online else "DRIVER_WENT_OFFLINE"
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
-            done = await connection.execute(sql.SET_ONLINE, city_id, driver_id, online, now_ms)
-            if done != "UPDATE 1":
-                row = await connection.fetchrow(sql.DRIVERS, city_id, [driver_id])
-                raise DomainError(Reason.DRIVER_SUSPENDED if row is not None else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
-            return await self._driver_changed(connection, city_id, driver_id, kind, actor, request, answer, now_ms)
+            row = await connection.fetchrow(sql.SET_ONLINE, city_id, driver_id, online, now_ms)
+            if row is None:
+                known = await connection.fetchrow(sql.DRIVERS, city_id, [driver_id])
+                raise DomainError(Reason.DRIVER_SUSPENDED if known else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
+            return await self._driver_changed(connection, driver_of(row), kind, actor, request, answer, now_ms)
 
     async def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
         """Every driver that is online or on a ride, in pages. Raises STORE_UNAVAILABLE."""
@@ -256,18 +256,15 @@ class PostgresStore:
     async def _driver_changed(
         self,
         connection: Connection,
-        city_id: CityId,
-        driver_id: str,
+        driver: Driver,
         kind: str,
         actor: str,
         request: RequestKey,
         answer: Callable[[Driver], bytes],
         now_ms: int,
     ) -> Driver:
-        (row,) = await connection.fetch(sql.DRIVERS, city_id, [driver_id])
-        driver = driver_of(row)
         envelope = self._encode_driver_event(driver, kind, now_ms, actor)
-        await connection.execute(sql.INSERT_EVENT, city_id, driver_id, driver.version, 0, now_ms, kind, envelope)
+        await connection.execute(sql.INSERT_EVENT, driver.city_id, driver.driver_id, driver.version, 0, now_ms, kind, envelope)
         await _keep_answer(connection, request, answer(driver), now_ms)
         return driver
 
