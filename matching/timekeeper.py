@@ -101,7 +101,7 @@ class Timekeeper:
             else:
                 await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(), "system")
         except DomainError as error:
-            log.warning("deadline not served yet", ride_id=ride.ride_id, **{"reason": error.reason, **error.metadata})
+            log.warning("deadline not served yet", ride_id=ride.ride_id, reason=error.reason, concerned=error.metadata)
         except Exception:
             log.exception("deadline failed", ride_id=ride.ride_id)
             raise

@@ -172,7 +172,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     @staticmethod
     async def _abort(context: Context, method: str, error: DomainError) -> None:
-        log.debug("call refused", **{**error.metadata, "method": method, "reason": error.reason})
+        log.debug("call refused", method=method, reason=error.reason, concerned=error.metadata)
         await context.abort(CODE_OF[error.reason], error.message, ((DETAILS_KEY, status_details(error)),))
 
 
