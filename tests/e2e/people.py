@@ -57,12 +57,13 @@ class Phone:
         await until(self.live, f"no offer for {self.app.driver_id}")
         return self.live()[0]
 
-    async def report(self, place: Place | None = None, clock_error_ms: int = 0) -> Any:
+    async def report(self, place: Place | None = None, clock_error_ms: int = 0, heading_deg: float | None = None) -> Any:
         """One fix, acknowledged; on a stream of its own, which is closed again."""
         self.place = place or self.place
 
         async def fixes() -> AsyncIterator[FixReport]:
-            yield FixReport(next(self.sequence), self.world.clock.now_ms() + clock_error_ms, self.place)
+            at_ms = self.world.clock.now_ms() + clock_error_ms
+            yield FixReport(next(self.sequence), at_ms, self.place, heading_deg)
 
         return [answer async for answer in self.app.stream_fixes(fixes())][-1]
 
@@ -78,11 +79,16 @@ class Phone:
 
 @asynccontextmanager
 async def phones(
-    world: World, places: Sequence[Place], prefix: str = "d", ratings_milli: Sequence[int] = ()
+    world: World,
+    places: Sequence[Place],
+    prefix: str = "d",
+    ratings_milli: Sequence[int] = (),
+    names: Sequence[str] = (),
 ) -> AsyncIterator[list[Phone]]:
-    """Drivers `d1`, `d2` ... registered, online, positioned and listening; their streams end with the block."""
+    """Drivers `d1`, `d2` ... or of these names, registered, online, positioned and listening until the block ends."""
     operator = world.operator()
-    made = [Phone(world, world.driver(f"{prefix}{n}"), place) for n, place in enumerate(places, 1)]
+    names = list(names) or [f"{prefix}{n}" for n in range(1, len(places) + 1)]
+    made = [Phone(world, world.driver(name), place) for name, place in zip(names, places, strict=True)]
     ratings = list(ratings_milli) or [4_500] * len(made)
 
     async def begin(phone: Phone, rating_milli: int) -> None:
