@@ -69,7 +69,7 @@ class Changer:
             ride = await load()
             decision = self.decide(ride, event)
             if decision.ride is ride:
-                return ride
+                return await self.leave(ride, request, answer)
             try:
                 return await self.commit(ride, decision, actor, request, answer)
             except Conflict:
@@ -92,18 +92,24 @@ class Changer:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
         touched = await self._rides.commit(Change(before, decision, actor, request, told, consideration))
-        await self._announce(before, decision.ride, touched)
+        self._announce(before, decision.ride, touched)
         return decision.ride
+
+    async def leave(self, ride: Ride, request: RequestKey | None, answer: Callable[[Ride], bytes] | None) -> Ride:
+        """The ride as it is, where a request makes no difference; what it is told is kept for its repeats all the same."""
+        if request is not None and answer is not None:
+            await self._rides.keep_answer(request, answer(ride), self._clock.now_ms())
+        return ride
 
     async def close(self) -> None:
         """Waits for what is still being told."""
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _announce(self, before: Ride | None, ride: Ride, touched: list[Driver]) -> None:
+    def _announce(self, before: Ride | None, ride: Ride, touched: list[Driver]) -> None:
         known = set(before.offers) if before else set()
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
-        await self._notices.publish(ride.city_id, subjects)
+        self._later(self._notices.publish(ride.city_id, subjects))
         self.on_deadline(ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:

@@ -135,7 +135,7 @@ class Dispatcher:
             ride = await load()
             decision = self._changer.decide(ride, OfferAccepted(offer_id))
             if decision.ride is ride:
-                return ride
+                return await self._changer.leave(ride, request, answer)
             if attempt < _CLAIM_ATTEMPTS and not await self._claim(ride, offer_id):
                 await self._until_changed(ride, changed)
                 continue

@@ -114,6 +114,9 @@ class PostgresStore:
 
     async def _commit(self, connection: Connection, change: Change) -> list[Driver]:
         ride = change.decision.ride
+        if change.request is not None:
+            # First of all: a repeat that comes while the first is still at work waits here, and meets nothing but its answer.
+            await _keep_answer(connection, change.request, change.answer, ride.updated_at_ms)
         if change.before is None:
             await connection.execute(sql.INSERT_RIDE, *_insert_values(ride))
         else:
@@ -145,8 +148,6 @@ class PostgresStore:
                 for index, (kind, envelope) in enumerate(events)
             ],
         )
-        if change.request is not None:
-            await _keep_answer(connection, change.request, change.answer, ride.updated_at_ms)
         if not touched:
             return []
         return [driver_of(row) for row in await connection.fetch(sql.DRIVERS, ride.city_id, touched)]
@@ -187,6 +188,11 @@ class PostgresStore:
             )
         answer: bytes = row["answer"]
         return answer
+
+    async def keep_answer(self, request: RequestKey, answer: bytes, now_ms: int) -> None:
+        """What a request is told that changes nothing, for its repeats. Raises RequestRepeated, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            await _keep_answer(connection, request, answer, now_ms)
 
     async def forget_old_requests(self, now_ms: int) -> None:
         """Drops answers that no repeat will be given any more. Raises STORE_UNAVAILABLE."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.ids import CityId, DriverId
 from hexhail.stores.valkey import valkey_answers
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
     from matching.store import DriverKey
+
+log = structlog.get_logger(__name__)
 
 SESSION_TTL_MS = 15_000
 """A worker that dies takes its drivers out of the offers within this time; a living one renews every third of it."""
@@ -36,7 +40,10 @@ class RedisSessions:
         """This stream is the driver's session from now on."""
         key = _driver_key(city_id, driver_id)
         self._streams[key] = stream_id
-        await self._write([key])
+        try:
+            await self._write([key])
+        except DomainError as error:
+            log.warning("session known here only, until it is renewed", reason=error.reason, driver_id=driver_id)
 
     async def close(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
         """The stream has ended: no session, unless a newer stream holds it."""
@@ -44,8 +51,11 @@ class RedisSessions:
         if self._streams.get(key) != stream_id:
             return
         del self._streams[key]
-        async with valkey_answers():
-            await self._redis.delete(self._name(key))
+        try:
+            async with valkey_answers():
+                await self._redis.delete(self._name(key))
+        except DomainError as error:
+            log.warning("session left to expire", reason=error.reason, driver_id=driver_id)
 
     async def holds(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:
         """Is this stream still the driver's session, and not one that came later, here or on another worker?"""

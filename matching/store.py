@@ -102,6 +102,9 @@ class Rides(Protocol):
     async def first_answer(self, request: RequestKey, now_ms: int) -> bytes | None:
         """What this request was answered in the last 24 h; None for a new one. Raises REQUEST_ID_REUSED for another body."""
 
+    async def keep_answer(self, request: RequestKey, answer: bytes, now_ms: int) -> None:
+        """What a request is told that changes nothing, for its repeats. Raises RequestRepeated."""
+
 
 class Drivers(Protocol):
     """Drivers, as PostgreSQL holds them. Raises STORE_UNAVAILABLE when it does not answer."""

@@ -45,18 +45,25 @@ class Teller:
         self._retell_period_ms = retell_period_s * MS_PER_S
         self._untold: dict[DriverKey, Driver] = {}
         self._sending = asyncio.Lock()
+        self._answers = True
         self._epochs: dict[CityId, str] = {}
         self._told_all_at_ms: dict[CityId, int] = {}
 
     async def tell(self, drivers: Iterable[Driver]) -> None:
-        """Tells location of changed drivers, now if it answers, later if not. Never raises for location's silence."""
+        """Tells location of changed drivers, now if it answers, later if not. Never raises for location's silence.
+
+        After one silence nobody waits for another: what is untold is kept, and `run` tries again.
+        """
         for driver in drivers:
             known = self._untold.get(driver.key)
             if known is None or known.version < driver.version:
                 self._untold[driver.key] = driver
+        if not self._answers:
+            return
         try:
             await self.send_untold()
         except DomainError as error:
+            self._answers = False
             log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
 
     async def send_untold(self) -> None:
@@ -90,7 +97,9 @@ class Teller:
             try:
                 await self.check_epochs()
                 await self.send_untold()
+                self._answers = True
             except DomainError as error:
+                self._answers = False
                 log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
             await self._clock.sleep(self._check_period_s)
 

@@ -9,6 +9,7 @@ import structlog
 
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.units import MS_PER_S
+from hexhail.rpc.background import end
 from matching.model import DeadlinePassed, RideState
 from matching.offers import search_is_over
 
@@ -42,22 +43,25 @@ class Timekeeper:
         self._searcher = searcher
         self._clock = clock
         self._params = params
-        self._timers: dict[str, asyncio.Task[None]] = {}
+        self._timers: set[asyncio.Task[None]] = set()
+        self._sleeping: dict[str, asyncio.Task[None]] = {}
+        """Those that may still be cancelled: one that acts has claims in its hands."""
         changer.on_deadline = self.set_timer
 
     def set_timer(self, ride: Ride) -> None:
         """Wakes up at the ride's deadline, unless it is so far away that the sweep will do."""
-        timer = self._timers.pop(ride.ride_id, None)
-        if timer is not None and timer is not asyncio.current_task():
-            timer.cancel()
+        sleeping = self._sleeping.pop(ride.ride_id, None)
+        if sleeping is not None:
+            sleeping.cancel()
         if ride.next_deadline_ms is None:
             return
         wait_ms = ride.next_deadline_ms - self._clock.now_ms()
         if wait_ms > _TIMER_HORIZON_MS:
             return
-        task = asyncio.create_task(self._ring(ride.ride_id, wait_ms), name=f"timer {ride.ride_id}")
-        self._timers[ride.ride_id] = task
-        task.add_done_callback(lambda done: self._forget(ride.ride_id, done))
+        timer = asyncio.create_task(self._ring(ride.ride_id, wait_ms), name=f"timer {ride.ride_id}")
+        self._sleeping[ride.ride_id] = timer
+        self._timers.add(timer)
+        timer.add_done_callback(self._forget)
 
     async def sweep(self) -> int:
         """Acts on all rides that are overdue and that nobody has in hand; how many?"""
@@ -80,14 +84,13 @@ class Timekeeper:
 
     async def close(self) -> None:
         """Stops the local timers: other workers, or the next start, go on from PostgreSQL."""
-        timers = list(self._timers.values())
-        for timer in timers:
-            timer.cancel()
-        await asyncio.gather(*timers, return_exceptions=True)
+        await end(self._timers)
 
     async def _ring(self, ride_id: str, wait_ms: int) -> None:
         if wait_ms > 0:
             await self._clock.sleep(wait_ms / MS_PER_S)
+        if self._sleeping.get(ride_id) is asyncio.current_task():
+            del self._sleeping[ride_id]
         try:
             for ride in await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, 1, ride_id):
                 await self._act(ride)
@@ -106,8 +109,7 @@ class Timekeeper:
             log.exception("deadline failed", ride_id=ride.ride_id)
             raise
 
-    def _forget(self, ride_id: str, done: asyncio.Task[None]) -> None:
-        if self._timers.get(ride_id) is done:
-            del self._timers[ride_id]
+    def _forget(self, done: asyncio.Task[None]) -> None:
+        self._timers.discard(done)
         if not done.cancelled() and done.exception() is not None:
-            log.error("timer failed", ride_id=ride_id, exc_info=done.exception())
+            log.error("timer failed", timer=done.get_name(), exc_info=done.exception())

@@ -63,6 +63,8 @@ def read_ride_wish(request: pb.RequestRideRequest, cities: Cities) -> RideWish:
         raise invalid("stops", f"must be {MIN_STOPS} to {MAX_STOPS} places", count=len(request.stops))
     stops = []
     for index, stop in enumerate(request.stops):
+        if not stop.HasField("position"):
+            raise invalid(f"stops[{index}].position", "is missing")
         place = Place(stop.position.lat, stop.position.lng)
         city.check_stop(f"stops[{index}].position", place)
         _check_text(f"stops[{index}].label", stop.label, MAX_LABEL)
@@ -81,13 +83,13 @@ def read_ride_wish(request: pb.RequestRideRequest, cities: Cities) -> RideWish:
 
 def read_ride_id(ride_id: str, cities: Cities) -> RideId:
     """Raises INVALID_FIELD, UNKNOWN_CITY."""
-    _ = cities[ids.check_minted("ride_id", ride_id)]
+    cities.named_in("ride_id", ride_id)
     return RideId(ride_id)
 
 
 def read_offer_id(offer_id: str, cities: Cities) -> str:
     """Raises INVALID_FIELD, UNKNOWN_CITY."""
-    _ = cities[ids.check_minted("offer_id", offer_id)]
+    cities.named_in("offer_id", offer_id)
     return offer_id
 
 
@@ -96,7 +98,7 @@ def read_page(request: pb.ListRidesRequest, cities: Cities) -> tuple[str, int]:
     if not 0 <= request.page_size <= MAX_PAGE:
         raise invalid("page_size", f"must be 0 to {MAX_PAGE}")
     if request.page_token:
-        _ = cities[ids.check_minted("page_token", request.page_token)]
+        cities.named_in("page_token", request.page_token)
     return request.page_token, request.page_size or DEFAULT_PAGE
 
 
@@ -217,6 +219,8 @@ def write_demand(places: Sequence[Place], resolution: int, now_ms: int) -> pb.Co
 def _check_text(field: str, text: str, limit: int) -> str:
     if len(text) > limit:
         raise invalid(field, f"is longer than {limit} characters")
+    if "\0" in text:
+        raise invalid(field, "holds a NUL, which PostgreSQL keeps in no text")
     return text
 
 

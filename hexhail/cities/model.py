@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from hexhail.kernel.errors import DomainError, FieldViolation, Reason, invalid
-from hexhail.kernel.ids import CityId, check_city_name
+from hexhail.kernel.ids import MAX_ID_LENGTH, CityId, check_city_name, check_minted, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +69,8 @@ class City:
             )
 
     def product(self, product_id: str) -> Product:
-        """The product of this name. Raises UNKNOWN_PRODUCT."""
+        """The product of this name. Raises INVALID_FIELD where it is no name, UNKNOWN_PRODUCT where nothing here has it."""
+        check_name("product", product_id)
         for product in self.products:
             if product.product_id == product_id:
                 return product
@@ -80,7 +81,7 @@ class City:
         mask = 0
         for name in names:
             if name not in self.capabilities:
-                raise invalid(field, f"names {name!r}, which is not among {', '.join(self.capabilities)}")
+                raise invalid(field, f"names {name[:MAX_ID_LENGTH]!r}, which is not among {', '.join(self.capabilities)}")
             mask |= 1 << self.capabilities.index(name)
         return mask
 
@@ -101,10 +102,17 @@ class Cities:
 
     def __getitem__(self, city_id: str) -> City:
         """The city of this id. Raises INVALID_FIELD where it is no city's id, UNKNOWN_CITY where none of ours has it."""
-        city = self._cities.get(check_city_name(city_id))
+        return self._served("city_id", check_city_name(city_id))
+
+    def named_in(self, field: str, minted_id: str) -> City:
+        """The city that an id of our making names. Raises INVALID_FIELD where it is none, UNKNOWN_CITY, both for `field`."""
+        return self._served(field, check_minted(field, minted_id))
+
+    def _served(self, field: str, city_id: CityId) -> City:
+        city = self._cities.get(city_id)
         if city is None:
-            violation = FieldViolation("city_id", "is not served here")
+            violation = FieldViolation(field, f"names city {city_id!r}, which is not served here")
             raise DomainError(
-                Reason.UNKNOWN_CITY, f"city {city_id!r} is not served here", violations=(violation,), city_id=city_id
+                Reason.UNKNOWN_CITY, f"city {city_id!r} is not served here", violations=(violation,), field=field, city_id=city_id
             )
         return city

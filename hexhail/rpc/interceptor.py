@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.status import CODE_OF, DETAILS_KEY, status_details
@@ -31,6 +32,10 @@ _principal: ContextVar[Principal] = ContextVar("principal")
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 """Services of the standard kind that anyone may ask."""
+
+
+_MALFORMED = object()
+"""Stands for a request whose bytes are no message of its method."""
 
 
 def principal() -> Principal:
@@ -111,12 +116,15 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         else:
             serve = self._unary(method, any_handler.stream_unary or any_handler.unary_unary)
             make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        return make(serve, any_handler.request_deserializer, any_handler.response_serializer)
+        read = _read_stream if handler.request_streaming else _read_one
+        return make(serve, read(any_handler.request_deserializer), any_handler.response_serializer)
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> Any:
             async with self._errors_mapped(method, context):
                 self._admit(method, context)
+                if request is _MALFORMED:
+                    raise _malformed()
                 if self._inflight >= self._max_inflight:
                     raise DomainError(Reason.OVERLOADED, "too many calls at once", retry_after_ms=1000)
                 self._inflight += 1
@@ -134,6 +142,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._errors_mapped(method, context), self._drain.stream():
                 self._admit(method, context)
+                if request is _MALFORMED:
+                    raise _malformed()
                 async for reply in behaviour(request, context):
                     yield reply
 
@@ -174,6 +184,34 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def _abort(context: Context, method: str, error: DomainError) -> None:
         log.debug("call refused", method=method, reason=error.reason, concerned=error.metadata)
         await context.abort(CODE_OF[error.reason], error.message, ((DETAILS_KEY, status_details(error)),))
+
+
+def _read_one(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """grpc answers UNKNOWN where reading a request raises: so it does not raise."""
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except DecodeError:
+            return _MALFORMED
+
+    return read
+
+
+def _read_stream(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """The messages of a stream are read by the servicer's own loop, where an error finds its way to the caller."""
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except DecodeError:
+            raise _malformed() from None
+
+    return read
+
+
+def _malformed() -> DomainError:
+    return DomainError(Reason.INVALID_FIELD, "these bytes are no message of this method")
 
 
 def _bearer(context: Context) -> str:
