@@ -92,6 +92,9 @@ class Changer:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
         touched = await self._rides.commit(Change(before, decision, actor, request, told, consideration))
+        if before is None or before.state is not decision.ride.state:
+            driver_id = decision.ride.assignment.driver_id if decision.ride.assignment else None
+            log.info("ride", ride_id=decision.ride.ride_id, state=decision.ride.state, driver_id=driver_id, actor=actor)
         self._announce(before, decision.ride, touched)
         return decision.ride
 
