@@ -91,6 +91,7 @@ class Timekeeper:
             await self._clock.sleep(wait_ms / MS_PER_S)
         if self._sleeping.get(ride_id) is asyncio.current_task():
             del self._sleeping[ride_id]
+        structlog.contextvars.unbind_contextvars("caller")  # whoever set the timer is not who acts now
         try:
             for ride in await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, 1, ride_id):
                 await self._act(ride)
