@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from hexhail.kernel.units import MS_PER_S
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    import sqlalchemy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 _LOCK = 0x6865_7868  # any number that all of our processes agree on
 _DAY_MS = 24 * 3600 * MS_PER_S
@@ -38,19 +40,34 @@ async def migrate(dsn: str) -> None:
 
 
 async def ensure_outbox_days(pool: asyncpg.Pool[asyncpg.Record], now_ms: int, days_ahead: int = 2) -> None:
-    """Makes the outbox's partitions of today and the coming days, where they are missing."""
+    """Makes the outbox's partitions of today and the coming days, where they are missing.
+
+    What the default partition caught of such a day (after the machine had slept, say) moves there: PostgreSQL would refuse the
+    partition otherwise.
+    """
     today = now_ms // _DAY_MS
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         for day in range(today, today + days_ahead):
             date = dt.datetime.fromtimestamp(day * 24 * 3600, dt.UTC).strftime("%Y%m%d")
-            await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS matching.outbox_{date} PARTITION OF matching.outbox "
-                f"FOR VALUES FROM ({day * _DAY_MS}) TO ({(day + 1) * _DAY_MS})"
-            )
+            table = f"matching.outbox_{date}"
+            if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+                await _make_day(connection, table, day * _DAY_MS, (day + 1) * _DAY_MS)
 
 
-def _upgrade(connection: Connection) -> None:
+async def _make_day(connection: Connection, table: str, first_ms: int, end_ms: int) -> None:
+    await connection.execute("LOCK TABLE matching.outbox_default IN ACCESS EXCLUSIVE MODE")
+    await connection.execute(f"CREATE TABLE {table} (LIKE matching.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+    await connection.execute(
+        "WITH caught AS (DELETE FROM matching.outbox_default WHERE at_ms >= $1 AND at_ms < $2 RETURNING *) "
+        f"INSERT INTO {table} SELECT * FROM caught",  # noqa: S608 - the name is made of digits
+        first_ms,
+        end_ms,
+    )
+    await connection.execute(f"ALTER TABLE matching.outbox ATTACH PARTITION {table} FOR VALUES FROM ({first_ms}) TO ({end_ms})")
+
+
+def _upgrade(connection: sqlalchemy.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(resources.files("matching") / "migrations"))
     config.attributes["connection"] = connection

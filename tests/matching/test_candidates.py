@@ -1,0 +1,109 @@
+"""Who is asked in a phase, and why the others are not: facts in, reasons out."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matching.candidates import Consideration, DriverFacts, NotOffered, consider, with_outcome
+from matching.model import OfferState, Ride
+from matching.offers import OfferParams, decide
+from matching.ranking import Candidates, RankingParams
+from tests.matching.rides import NOW_MS, offered, plan, searching
+
+NEAREST_FIRST = RankingParams(policy="eta")
+GOOD = {"known": True, "online": True, "suspended": False, "busy": False, "has_live_offer": False, "has_session": True}
+
+
+def candidates(*driver_ids: str, **columns: Any) -> Candidates:
+    """Drivers that need a minute more each, the first one minute."""
+    n = len(driver_ids)
+    made: dict[str, Any] = {
+        "driver_ids": driver_ids,
+        "distance_m": np.arange(1, n + 1) * 500.0,
+        "pickup_eta_s": np.arange(1, n + 1) * 60.0,
+        "rating_milli": np.full(n, 4_500),
+        "acceptance_milli": np.full(n, 900),
+        "heading_deg": np.full(n, np.nan),
+        "bearing_deg": np.zeros(n),
+    }
+    return Candidates(**{**made, **columns})
+
+
+def facts(*drivers: dict[str, bool]) -> DriverFacts:
+    """Facts of drivers, each a good one but for what its table says."""
+    rows = [{**GOOD, **driver} for driver in drivers]
+    return DriverFacts(**{f.name: np.array([row[f.name] for row in rows], np.bool_) for f in fields(DriverFacts)})
+
+
+def considered(ride: Ride, who: Candidates, known: DriverFacts) -> Consideration:
+    return consider(ride, 1, who, known, NEAREST_FIRST, searched_radius_m=2_000.0, complete=True, as_of_ms=NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("fact", "reason"),
+    [
+        ({"known": False}, NotOffered.UNKNOWN_DRIVER),
+        ({"online": False}, NotOffered.OFFLINE),
+        ({"suspended": True}, NotOffered.SUSPENDED),
+        ({"busy": True}, NotOffered.BUSY),
+        ({"has_live_offer": True}, NotOffered.HAS_OFFER),
+        ({"has_session": False}, NotOffered.NO_SESSION),
+    ],
+)
+def test_who_cannot_be_asked_is_not_and_the_reason_is_kept(fact: dict[str, bool], reason: NotOffered) -> None:
+    result = considered(searching(), candidates("bad", "good"), facts(fact, {}))
+    assert result.reasons == (reason, "")
+    assert result.eligible() == [1]
+
+
+def test_a_driver_to_whom_no_way_leads_is_not_asked() -> None:
+    result = considered(searching(), candidates("far", "near", pickup_eta_s=np.array([np.inf, 60.0])), facts({}, {}))
+    assert result.reasons == (NotOffered.UNREACHABLE, "")
+
+
+def test_nobody_is_asked_twice_for_one_ride() -> None:
+    ride = offered("declined", "ignored")
+    ride = replace(ride, offers=(replace(ride.offers[0], state=OfferState.DECLINED), ride.offers[1]))
+    ride = replace(ride, offers=(ride.offers[0], replace(ride.offers[1], state=OfferState.EXPIRED)))
+    result = considered(ride, candidates("declined", "ignored", "new"), facts({}, {}, {}))
+    assert result.reasons == (NotOffered.DECLINED_BEFORE, NotOffered.OFFERED_BEFORE, "")
+
+
+def test_of_several_reasons_the_one_that_lasts_longest_is_named() -> None:
+    """An operator who reads it is not sent looking for a phone that is not there."""
+    result = considered(searching(), candidates("x"), facts({"online": False, "has_session": False, "busy": True}))
+    assert result.reasons == (NotOffered.OFFLINE,)
+
+
+def test_the_eligible_come_best_first() -> None:
+    who = candidates("c", "a", "b", pickup_eta_s=np.array([30.0, 90.0, 60.0]))
+    assert considered(searching(), who, facts({}, {}, {})).eligible() == [0, 2, 1]
+
+
+def test_those_left_over_are_outranked_or_anothers() -> None:
+    result = considered(searching(), candidates("first", "theirs", "third", "off"), facts({}, {}, {}, {"online": False}))
+    outcome = with_outcome(result, asked=[0], claimed_by_others=[1])
+    assert outcome.reasons == ("", NotOffered.CLAIMED, NotOffered.OUTRANKED, NotOffered.OFFLINE)
+
+
+def test_of_nobody_nobody_is_asked() -> None:
+    result = considered(searching(), candidates(), facts())
+    assert result.eligible() == []
+    assert decide(searching(), plan(searching()), NOW_MS, OfferParams()).ride.live_offers() == ()
+
+
+@given(st.lists(st.fixed_dictionaries({name: st.booleans() for name in GOOD}), max_size=10), st.randoms(use_true_random=False))
+def test_a_drivers_reason_is_its_own_whatever_row_it_stands_in(drivers: list[dict[str, bool]], random: Any) -> None:
+    ids = [f"d{n}" for n in range(len(drivers))]
+    rows = list(range(len(drivers)))
+    random.shuffle(rows)
+    one = considered(searching(), candidates(*ids), facts(*drivers))
+    other = considered(searching(), candidates(*ids).take(rows), facts(*(drivers[row] for row in rows)))
+    assert dict(zip(ids, one.reasons, strict=True)) == dict(zip((ids[row] for row in rows), other.reasons, strict=True))
+    assert [ids[row] for row in one.eligible()] == [ids[rows[row]] for row in other.eligible()]
