@@ -58,12 +58,9 @@ async def ensure_outbox_days(pool: asyncpg.Pool[asyncpg.Record], now_ms: int, da
 async def _make_day(connection: Connection, table: str, first_ms: int, end_ms: int) -> None:
     await connection.execute("LOCK TABLE matching.outbox_default IN ACCESS EXCLUSIVE MODE")
     await connection.execute(f"CREATE TABLE {table} (LIKE matching.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-    await connection.execute(
-        "WITH caught AS (DELETE FROM matching.outbox_default WHERE at_ms >= $1 AND at_ms < $2 RETURNING *) "
-        f"INSERT INTO {table} SELECT * FROM caught",  # noqa: S608 - the name is made of digits
-        first_ms,
-        end_ms,
-    )
+    caught = "DELETE FROM matching.outbox_default WHERE at_ms >= $1 AND at_ms < $2 RETURNING *"
+    move = f"WITH caught AS ({caught}) INSERT INTO {table} SELECT * FROM caught"  # noqa: S608 - constants and a date
+    await connection.execute(move, first_ms, end_ms)
     await connection.execute(f"ALTER TABLE matching.outbox ATTACH PARTITION {table} FOR VALUES FROM ({first_ms}) TO ({end_ms})")
 
 
