@@ -20,7 +20,6 @@ The 1 is the layouts' version: records of another one live under other keys.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,11 +54,6 @@ class CityKeys:
     epoch: str
     told: str
     session: str
-
-
-def bucket_of(driver_id: str, buckets: int) -> int:
-    """In which bucket does all that is known of a driver lie? The same for ever and in every process."""
-    return zlib.crc32(driver_id.encode()) % buckets if buckets > 1 else 0
 
 
 def bucket_keys(city_id: CityId, bucket: int) -> BucketKeys:

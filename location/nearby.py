@@ -29,7 +29,7 @@ MARGIN_M: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class NearbyParams:
-    """How far and in what steps a city searches. Source: the case studies' radius of 5 km; the rest our choice.
+    """How far and in what steps a city searches. Source: the radius is L3 of docs/sources.md; the rest our choice.
 
     radius_m : where the question names none
     max_rings : beyond this many rings, occupied cells are chosen one by one instead

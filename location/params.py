@@ -10,7 +10,7 @@ from location.nearby import NearbyParams
 
 @dataclass(frozen=True, slots=True)
 class LocationParams:
-    """How a city follows its drivers. Source: our choice, the reporting interval the case studies' (every 3-5 s).
+    """How a city follows its drivers. Source: our choice, the reporting interval N2 of docs/sources.md.
 
     report_interval_ms : how often drivers are asked to report
     sweep_period_s : how often silent drivers are taken out of the index (answers never show them, swept or not)

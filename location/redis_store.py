@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from redis.exceptions import NoScriptError
 
+from hexhail.kernel.ids import bucket_of
 from hexhail.stores.valkey import valkey_answers
 from location import redis_scripts as scripts
-from location.keys import bucket_keys, bucket_of, cell_name, city_keys
+from location.keys import bucket_keys, cell_name, city_keys
 from location.model import POSITION, STATE, IndexedDrivers, Occupancy, StateEpoch
 from location.records import pack_states, rows_of
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RIDE_CLAIM_TTL_MS = 5 * 60 * 1000
-"""Source: case study, M6."""
+"""Source: M6 of docs/sources.md."""
 _RIVAL_WAIT_S = 0.05
 _CLAIM_ATTEMPTS = 10
 

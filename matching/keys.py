@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-
-
-def bucket_of(driver_id: str, buckets: int) -> int:
-    """Which bucket holds a driver? The same rule as location's, though no key is shared."""
-    return zlib.crc32(driver_id.encode()) % buckets
-
 
 def driver_claim(city_id: str, bucket: int, driver_id: str) -> str:
     """String: owner|expires_at_ms; while an offer is live. Expires with the offer, and some seconds."""
@@ -16,7 +9,7 @@ def driver_claim(city_id: str, bucket: int, driver_id: str) -> str:
 
 
 def ride_claim(city_id: str, ride_id: str) -> str:
-    """String: owner|expires_at_ms; for the instant of accepting. Expires after 5 minutes (case study, M6)."""
+    """String: owner|expires_at_ms; for the instant of accepting. Expires after 5 minutes."""
     return f"m:claim:{{{city_id}:{ride_id}}}:r"
 
 

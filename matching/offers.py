@@ -1,13 +1,13 @@
 """What happens to a ride and its offers now? The lifecycle without I/O: one function that service and simulator run.
 
-Source: phases, sizes and times are the case study's (M4: the top 3 drivers for 5 s, the next 3 for 5 s, then a wider radius, 30 s
-in all); that an accept wins until an expiry is committed, and the later deadlines, are our choice.
+Source: phases, sizes and times are M4 of docs/sources.md; that an accept wins until an expiry is committed, and the later
+deadlines, are our choice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
@@ -40,8 +40,6 @@ from matching.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-E = TypeVar("E", bound=Event)
 
 
 @dataclass(frozen=True, slots=True)

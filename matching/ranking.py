@@ -51,7 +51,7 @@ class RankingParams:
 
     policy: str = "classic"
     heading_tolerance_deg: float = 45.0
-    """Moving toward the pickup means: within this of the bearing to it. Our choice; the case study does not say."""
+    """Moving toward the pickup means: within this of the bearing to it. Our choice; M2 of docs/sources.md does not say."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a policy that is not there."""
@@ -91,7 +91,7 @@ def rank(candidates: Candidates, params: RankingParams) -> Ranking:
 
 
 def classic(candidates: Candidates, params: RankingParams) -> dict[str, Ints]:
-    """100 - 2 per km + 10 x rating + 5 x acceptance rate + 15 when moving toward the pickup. Source: case study, M2."""
+    """100 - 2 per km + 10 x rating + 5 x acceptance rate + 15 when moving toward the pickup. Source: M2 of docs/sources.md."""
     off_course_deg = np.abs((candidates.heading_deg - candidates.bearing_deg + 180.0) % 360.0 - 180.0)
     toward = np.nan_to_num(off_course_deg, nan=360.0) <= params.heading_tolerance_deg
     return {
@@ -104,7 +104,7 @@ def classic(candidates: Candidates, params: RankingParams) -> dict[str, Ints]:
 
 
 def eta_weighted(candidates: Candidates, params: RankingParams) -> dict[str, Ints]:
-    """0.4 x rating / 5 + 0.6 / (eta + 1), the eta in minutes. Source: case study, M3; that it means minutes is our reading."""
+    """0.4 x rating / 5 + 0.6 / (eta + 1), the eta in minutes. Source: M3 of docs/sources.md."""
     return {
         "rating": _milli(np.asarray(0.4 * candidates.rating_milli / 5_000.0, np.float64)),
         "pickup_eta": _milli(0.6 / (candidates.pickup_eta_s / 60.0 + 1.0)),

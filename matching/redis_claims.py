@@ -1,9 +1,10 @@
-"""Claims and sessions in Valkey: SET NX with an owner token, released by compare-and-delete."""
+"""Claims in Valkey: set if nobody holds it, with an owner token, released by compare-and-delete."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hexhail.kernel.ids import bucket_of
 from hexhail.stores.valkey import valkey_answers
 from matching import keys
 
@@ -72,4 +73,4 @@ class RedisClaims:
             return [bool(won) for won in await pipe.execute()]
 
     def _driver_key(self, city_id: CityId, driver_id: str) -> str:
-        return keys.driver_claim(city_id, keys.bucket_of(driver_id, self._cities[city_id].buckets), driver_id)
+        return keys.driver_claim(city_id, bucket_of(driver_id, self._cities[city_id].buckets), driver_id)

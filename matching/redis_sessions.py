@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from hexhail.kernel.errors import DomainError
-from hexhail.kernel.ids import CityId, DriverId
+from hexhail.kernel.ids import CityId, DriverId, bucket_of
 from hexhail.stores.valkey import valkey_answers
 from matching import keys
 
@@ -97,7 +97,7 @@ class RedisSessions:
 
     def _name(self, key: DriverKey) -> str:
         city_id, driver_id = key
-        return keys.session(city_id, keys.bucket_of(driver_id, self._cities[city_id].buckets), driver_id)
+        return keys.session(city_id, bucket_of(driver_id, self._cities[city_id].buckets), driver_id)
 
 
 def _driver_key(city_id: CityId, driver_id: str) -> DriverKey:

@@ -15,6 +15,7 @@ from hexhail.kernel import ids
 from hexhail.kernel.errors import DomainError, Reason, invalid
 from hexhail.kernel.geo import Place, bearings_deg, cells_of
 from hexhail.kernel.ids import RideId, RiderId
+from hexhail.kernel.limits import MAX_CAPABILITIES, MAX_QUOTE_TOKEN_BYTES, MAX_RATING_MILLI, MAX_STOPS, MIN_STOPS
 from matching.model import OfferState, Ride, Stop
 from matching.ranking import acceptance_milli
 from matching.store import Driver, RequestKey
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from matching.model import Offer
     from matching.tracker import Track
 
-MIN_STOPS, MAX_STOPS = 2, 10
 MAX_LABEL, MAX_NOTES, MAX_REASON = 200, 500, 200
-MAX_QUOTE_TOKEN_BYTES = 16_384
-MAX_RATING_MILLI = 5_000
-MAX_CAPABILITIES = 32
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 
 

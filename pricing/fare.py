@@ -22,7 +22,7 @@ _PARTS_PER_S = _PARTS // 60
 
 @dataclass(frozen=True, slots=True)
 class FareParams:
-    """A product's prices in minor units. Source: case studies (P1), 5.00 and 1.50 per km; a price per minute is off by default.
+    """A product's prices in minor units. Source: P1 of docs/sources.md; a price per minute is our choice, off by default.
 
     Raises ValueError for negative amounts.
     """
@@ -55,7 +55,7 @@ class HourBand:
 
 @dataclass(frozen=True, slots=True)
 class TimeOfDayParams:
-    """Factors by the city's own hour; other hours have 1000. Source: case studies (P3).
+    """Factors by the city's own hour; other hours have 1000. Source: P3 of docs/sources.md.
 
     Raises ValueError where bands overlap.
     """
@@ -91,7 +91,7 @@ def fare(distance_m: int, duration_s: int, multiplier_milli: int, tod_milli: int
 
     Every running total is exact and rounded half up to minor units; a line is the difference of two of them. So the lines sum
     to the fare, and the fare itself was rounded once. Lines of nothing are left out.
-    Never falls when distance, duration or multiplier grow. Source: case studies (P1).
+    Never falls when distance, duration or multiplier grow. Source: P1 of docs/sources.md.
     Raises ValueError for negative arguments.
     """
     if min(distance_m, duration_s, multiplier_milli, tod_milli) < 0:

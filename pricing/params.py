@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PricingParams:
-    """The parameters of every decision about prices; an absent section means the case studies' figures.
+    """The parameters of every decision about prices; an absent section means the figures of docs/sources.md.
 
     `products` holds the fares of products that have their own, `fare` those of all others. Raises ValueError.
     """
 
     surge_period_s: float = 10.0
-    """How often surge is recomputed. Source: DESIGN, section 6 (10 to 30 s)."""
+    """How often surge is recomputed. Source: P4 of docs/sources.md (30 s), and our choice of a quicker one."""
     surge_max_age_s: float = 300.0
     """How long the last good values may be used while newer inputs cannot be had. Source: our choice."""
     quote_window_s: float = 120.0
-    """How long a quote counts as demand. Source: issue 2."""
+    """How long a quote counts as demand. Source: our choice, docs/decisions/0009."""
     quote_expiry_s: float = 120.0
     """How long a price is kept. Source: our choice."""
     fare: FareParams = field(default_factory=FareParams)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KEY_BYTES: Final = 32
-MAX_TOKEN_BYTES: Final = 8192
 _VERSION: Final = b"\x01"
 _MAC_BYTES: Final = 32
 _TEXT_AT: Final = len(_VERSION) + _MAC_BYTES

@@ -21,7 +21,7 @@ class SurgeParams:
     """The tiers: below `boundaries_milli[i]` of demand per driver the multiplier is `multipliers_milli[i]`, at the last and
     above it the last one; and what a recent quote weighs against an open request.
 
-    Source: case studies (P2). The weight of a quote is our choice: about one quote in four becomes a request.
+    Source: P2 of docs/sources.md. The weight of a quote is our choice: about one quote in four becomes a request.
     Raises ValueError where the steps do not rise, or do not begin at 1000.
     """
 
@@ -57,7 +57,7 @@ def multipliers_milli(demand: Ints, supply: Ints, params: SurgeParams) -> Ints:
 
     -> int64[n], thousandths. Never falls when demand grows, never rises when supply grows, stays between the first and the last
     of the tiers, and each row's answer depends on that row alone. No demand is 1000; demand without any supply is the last tier.
-    Ratios are compared by cross-multiplication, so a boundary is met exactly. Source: case studies (P2).
+    Ratios are compared by cross-multiplication, so a boundary is met exactly. Source: P2 of docs/sources.md.
     """
     tier = np.zeros(len(demand), dtype=np.int64)
     for boundary_milli in params.boundaries_milli:

@@ -13,9 +13,9 @@ from hexhail.api.pricing.v1 import quote_pb2, surge_pb2
 from hexhail.kernel.errors import DomainError, Reason, invalid
 from hexhail.kernel.geo import Place, cell_resolution
 from hexhail.kernel.ids import check_name
+from hexhail.kernel.limits import MAX_QUOTE_TOKEN_BYTES, MAX_STOPS, MIN_STOPS
 from hexhail.kernel.units import E7
 from pricing.model import FareLineKind, Quote, Receipt, StopE7, Surge, SurgeTable
-from pricing.quotes import MAX_TOKEN_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Cells, Ints
     from pricing.quoter import SignedQuote
 
-MIN_STOPS: Final = 2
-MAX_STOPS: Final = 10
 MAX_CELLS: Final = 10_000
 _MAX_COUNT: Final = 2**32 - 1
 
@@ -81,8 +79,8 @@ def verification_asked(cities: Cities, request: pb.VerifyQuoteRequest) -> Verifi
     city = cities[request.city_id]
     if not request.quote_token:
         raise invalid("quote_token", "is empty")
-    if len(request.quote_token) > MAX_TOKEN_BYTES:
-        raise invalid("quote_token", f"is longer than {MAX_TOKEN_BYTES} bytes")
+    if len(request.quote_token) > MAX_QUOTE_TOKEN_BYTES:
+        raise invalid("quote_token", f"is longer than {MAX_QUOTE_TOKEN_BYTES} bytes")
     places = _places(request.stops)
     for index, place in enumerate(places):
         if not place.is_valid():

@@ -47,7 +47,7 @@ class CrowParams:
 
 
 class CrowRouter:
-    """A `Router` that knows no streets: symmetric, covers the whole globe. Source: issue 2, item 5."""
+    """A `Router` that knows no streets: symmetric, covers the whole globe. Source: our choice."""
 
     def __init__(self, params: CrowParams) -> None:
         self._params = params

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -18,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hexhail.embedded import StoreError
 from hexhail.embedded.process import Child, Launch, StopStep
+from hexhail.kernel.clock import SystemClock
+from hexhail.rpc.background import background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -96,11 +99,11 @@ async def service_processes(plan: Plan) -> AsyncIterator[None]:
                 children[service] = Child(plan.launch(service))
             async with asyncio.TaskGroup() as group:
                 for service, child in children.items():
-                    group.create_task(child.ready(lambda s=service: _why_unhealthy(plan.address(s)), _READY_S))  # type: ignore[misc]
+                    group.create_task(child.ready(partial(_why_unhealthy, plan.address(service)), _READY_S))
         except* StoreError as errors:
             raise ServiceError(str(errors.exceptions[0])) from None
-        keeper = asyncio.create_task(_keep_up(plan, children))
-        stack.push_async_callback(_cancelled, keeper)
+        keepers = {service: partial(_keep_up, plan, service, children) for service in SERVICES}
+        await stack.enter_async_context(background(keepers, SystemClock()))
         yield
 
 
@@ -118,13 +121,7 @@ def _must_be_free(service: str, address: str) -> None:
         ) from None
 
 
-async def _keep_up(plan: Plan, children: dict[str, Child]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for service in children:
-            group.create_task(_keep_one_up(plan, service, children))
-
-
-async def _keep_one_up(plan: Plan, service: str, children: dict[str, Child]) -> None:
+async def _keep_up(plan: Plan, service: str, children: dict[str, Child]) -> None:
     pause_s = _FIRST_PAUSE_S
     while True:
         began_s = time.monotonic()
@@ -143,8 +140,3 @@ async def _why_unhealthy(address: str) -> str | None:
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name} at {address}"
     return None if reply.status == health_pb2.HealthCheckResponse.SERVING else "not serving yet"
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from typing import NewType
 
 from ulid import ULID
@@ -55,6 +56,11 @@ def check_minted(field: str, value: str) -> CityId:
     if match is None:
         raise invalid(field, "is not an id that this system makes")
     return CityId(match[1])
+
+
+def bucket_of(driver_id: str, buckets: int) -> int:
+    """Which bucket of its city holds a driver? A stable hash: the same in every process and version."""
+    return zlib.crc32(driver_id.encode()) % buckets
 
 
 def fleet_of(driver_id: str) -> str:

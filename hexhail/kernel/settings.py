@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("hexhail"), description="What can be computed again: travel-time tables."
     )
-    data: Path = Field(default=Path("../shared/data"), description="Real requests, roads and vehicles.")
+    data: Path = Field(default=Path("../shared/data"), description="Real requests and roads.")
     cities_dir: Path | None = Field(default=None, description="Further city TOML files, beside the built-in ones.")
     redis_url: str | None = Field(default=None, description="Valkey or Redis; none means the embedded one.")
     postgres_dsn: str | None = Field(default=None, description="PostgreSQL; none means the embedded one.")

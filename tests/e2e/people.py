@@ -1,4 +1,4 @@
-"""Riders and drivers of the end-to-end tests: apps that remember what they were told, and wait for it without sleeping."""
+"""Riders and drivers of the end-to-end tests: apps that remember what they were told, and wait until they were told it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ DROPOFF = Place(40.506, -73.994)
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
     """Waits until the condition gives something true, and gives it; fails naming `what` when it takes too long."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            await asyncio.sleep(0.005)
-    raise AssertionError(what)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                result = condition()
+                if asyncio.iscoroutine(result):
+                    result = await result
+                if result:
+                    return result
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(what) from None
 
 
 class Phone:

@@ -11,10 +11,11 @@ import pytest
 from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
+from hexhail.kernel.ids import bucket_of
 from hexhail.stores.valkey import connect
 from location import redis_scripts
 from location.__main__ import assemble
-from location.keys import bucket_keys, bucket_of
+from location.keys import bucket_keys
 from location.model import POSITION, Availability
 from location.records import pack_positions
 from location.redis_store import RedisLocationStore

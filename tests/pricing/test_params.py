@@ -1,4 +1,4 @@
-"""A city's [pricing] section is checked at start, and absent means the case studies' figures."""
+"""A city's [pricing] section is checked at start, and absent means the figures of docs/sources.md."""
 
 from __future__ import annotations
 

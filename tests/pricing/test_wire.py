@@ -11,7 +11,8 @@ from hexhail.api.common.v1 import geo_pb2
 from hexhail.api.pricing.v1 import pricing_service_pb2 as pb
 from hexhail.cities import Cities
 from hexhail.kernel.errors import DomainError
-from pricing.wire import MAX_STOPS, MIN_STOPS, quotes_asked, surge_asked, verification_asked
+from hexhail.kernel.limits import MAX_STOPS, MIN_STOPS
+from pricing.wire import quotes_asked, surge_asked, verification_asked
 from tests.pricing.world import TESTPORT, city
 
 CITIES = Cities([city()])

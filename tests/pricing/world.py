@@ -51,7 +51,7 @@ def spec(name: str) -> dict[str, Any]:
 
 
 def city(city_id: str = TESTPORT, *, products: Mapping[str, object] | None = None, **pricing: object) -> City:
-    """Testport, with the figures of the case studies but for what is given."""
+    """Testport, with the figures of docs/sources.md but for what is given."""
     fares = products or {}
     return City(
         city_id=CityId(city_id),
