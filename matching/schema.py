@@ -59,7 +59,7 @@ async def _make_day(connection: Connection, table: str, first_ms: int, end_ms: i
     await connection.execute("LOCK TABLE matching.outbox_default IN ACCESS EXCLUSIVE MODE")
     await connection.execute(f"CREATE TABLE {table} (LIKE matching.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
     caught = "DELETE FROM matching.outbox_default WHERE at_ms >= $1 AND at_ms < $2 RETURNING *"
-    move = f"WITH caught AS ({caught}) INSERT INTO {table} SELECT * FROM caught"  # noqa: S608 - constants and a date  # noqa: S608 - the name is made of digits
+    move = f"WITH caught AS ({caught}) INSERT INTO {table} SELECT * FROM caught"  # noqa: S608 - constants and a date
     await connection.execute(move, first_ms, end_ms)
     await connection.execute(f"ALTER TABLE matching.outbox ATTACH PARTITION {table} FOR VALUES FROM ({first_ms}) TO ({end_ms})")
 

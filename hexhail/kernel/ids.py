@@ -47,7 +47,7 @@ def check_city_name(value: str) -> CityId:
 
 def mint(city_id: CityId, now_ms: int) -> str:
     """A new id of this city that sorts after all made in earlier milliseconds: `manhattan-01KACW4J...`."""
-    return f"{city_id}-{ULID.from_timestamp(now_ms / 1000)}"
+    return f"{city_id}-{ULID.from_timestamp(now_ms)}"
 
 
 def check_minted(field: str, value: str) -> CityId:

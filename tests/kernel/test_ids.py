@@ -45,6 +45,13 @@ def test_new_ids_sort_by_the_time_of_their_making(times_ms: list[int]) -> None:
     assert [made[i] for i in sorted(made)] == sorted(times_ms)
 
 
+def test_each_millisecond_has_ids_of_its_own() -> None:
+    """Also where a number of seconds with a fraction would fall short of the millisecond."""
+    first_ms = 1_000_000_000_000
+    made = [ids.mint(CITY, first_ms + n) for n in range(5_000)]
+    assert made == sorted(made)
+
+
 def test_no_two_ids_of_one_millisecond_are_the_same() -> None:
     assert len({ids.mint(CITY, 1_357_017_600_000) for _ in range(10_000)}) == 10_000
 
