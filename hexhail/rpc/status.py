@@ -106,7 +106,9 @@ def error_of(details: bytes | None, code: grpc.StatusCode, message: str) -> Doma
     reason = Reason(info.reason)
     if CODE_OF[reason] is not code:
         return None
-    return DomainError(reason, message, violations=violations, **dict(info.metadata))
+    error = DomainError(reason, message, violations=violations)
+    error.metadata = dict(info.metadata)  # whatever its names are, they are no arguments of ours
+    return error
 
 
 def details_in(metadata: Iterable[tuple[str, str | bytes]] | None) -> bytes | None:
