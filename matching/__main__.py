@@ -110,7 +110,7 @@ async def running(
         changer = Changer(store, claims, notices, teller, clock, offers)
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, routers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
-        tracker = Tracker(location, cities, routers, clock, min((p.tracking_period_s for p in params.values()), default=3.0))
+        tracker = Tracker(location, routers, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
@@ -127,7 +127,7 @@ async def running(
             "notices": notices.listen,
             "teller": teller.run,
             "timekeeper": timekeeper.run,
-            "tracker": tracker.run,
+            **tracker.loops(),
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
         }

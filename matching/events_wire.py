@@ -77,7 +77,9 @@ def _assignment_began(ride: Ride, fact: Fact) -> event_pb2.Envelope:
 def _assignment_ended(ride: Ride, fact: Fact) -> event_pb2.Envelope:
     reason = fact.release_reason.value if fact.release_reason else "UNSPECIFIED"
     ended = event_pb2.AssignmentEnded(
-        driver_id=fact.driver_id, reason=event_pb2.AssignmentEndReason.Value(f"ASSIGNMENT_END_REASON_{reason}")
+        driver_id=fact.driver_id,
+        reason=event_pb2.AssignmentEndReason.Value(f"ASSIGNMENT_END_REASON_{reason}"),
+        note=fact.text,
     )
     return event_pb2.Envelope(assignment_ended=ended)
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import structlog
 
-from hexhail.kernel.errors import DomainError
+from hexhail.rpc.background import every
 from matching.model import ASSIGNED, RideState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
-    from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.geo import Place
     from hexhail.kernel.ids import CityId
     from matching.model import Ride
     from matching.peers import DriverPosition, Location
     from routing.model import Router
-
-log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
 
@@ -52,13 +49,12 @@ class Tracker:
     """Tells watchers where their drivers are."""
 
     def __init__(
-        self, location: Location, cities: Cities, routers: Mapping[CityId, Router], clock: Clock, period_s: float = 3.0
+        self, location: Location, routers: Mapping[CityId, Router], clock: Clock, periods_s: Mapping[CityId, float]
     ) -> None:
         self._location = location
-        self._cities = cities
         self._routers = routers
         self._clock = clock
-        self._period_s = period_s
+        self._periods_s = periods_s
         self._followed: set[Followed] = set()
 
     @contextmanager
@@ -71,23 +67,24 @@ class Tracker:
         finally:
             self._followed.discard(followed)
 
-    async def run(self) -> None:
-        """Looks every period, for ever."""
-        while True:
-            await self._clock.sleep(self._period_s)
-            try:
-                await self.look()
-            except DomainError as error:
-                log.warning("no tracking", reason=error.reason)
+    def loops(self) -> dict[str, Callable[[], Coroutine[None, None, None]]]:
+        """One loop per city, each at its own pace."""
+        return {
+            f"tracker {city_id}": every(period_s, partial(self.look_at, city_id), self._clock)
+            for city_id, period_s in self._periods_s.items()
+        }
 
     async def look(self) -> None:
-        """Looks once, for all who watch now. Raises PEER_UNAVAILABLE."""
-        for city in self._cities:
-            here = [f for f in self._followed if f.ride.city_id == city.city_id and f.ride.state in ASSIGNED]
-            for some in _batched(here, _BATCH):
-                ids = sorted({f.ride.assignment.driver_id for f in some if f.ride.assignment})
-                positions = await self._location.positions(city.city_id, ids)
-                self._tell(city.city_id, some, positions)
+        """Looks once at every city, for all who watch now. Raises PEER_UNAVAILABLE."""
+        for city_id in self._periods_s:
+            await self.look_at(city_id)
+
+    async def look_at(self, city_id: CityId) -> None:
+        """Looks once at one city. Raises PEER_UNAVAILABLE."""
+        here = [f for f in self._followed if f.ride.city_id == city_id and f.ride.state in ASSIGNED]
+        for some in _batched(here, _BATCH):
+            ids = sorted({f.ride.assignment.driver_id for f in some if f.ride.assignment})
+            self._tell(city_id, some, await self._location.positions(city_id, ids))
 
     def _tell(self, city_id: CityId, followed: list[Followed], positions: dict[str, DriverPosition]) -> None:
         seen = [

@@ -30,15 +30,15 @@ from hexhail.api.pricing.v1 import quote_pb2 as hexhail_dot_api_dot_pricing_dot_
 from hexhail.api.pricing.v1 import surge_pb2 as hexhail_dot_api_dot_pricing_dot_v1_dot_surge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hexhail/api/events/v1/event.proto\x12\x15hexhail.api.events.v1\x1a!hexhail/api/location/v1/fix.proto\x1a$hexhail/api/matching/v1/driver.proto\x1a#hexhail/api/matching/v1/offer.proto\x1a\"hexhail/api/matching/v1/ride.proto\x1a\"hexhail/api/pricing/v1/quote.proto\x1a\"hexhail/api/pricing/v1/surge.proto\"\x9e\x0f\n\x08\x45nvelope\x12\x0f\n\x07\x63ity_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\r\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x17\n\x0ftraffic_version\x18\x07 \x01(\t\x12\x15\n\rsurge_version\x18\x08 \x01(\x04\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12>\n\x0eride_requested\x18\x14 \x01(\x0b\x32$.hexhail.api.events.v1.RideRequestedH\x00\x12\x44\n\x11\x63\x61ndidates_ranked\x18\x15 \x01(\x0b\x32\'.hexhail.api.events.v1.CandidatesRankedH\x00\x12\x38\n\x0boffers_made\x18\x16 \x01(\x0b\x32!.hexhail.api.events.v1.OffersMadeH\x00\x12\x38\n\x0boffer_shown\x18\x17 \x01(\x0b\x32!.hexhail.api.events.v1.OfferShownH\x00\x12>\n\x0eoffer_declined\x18\x18 \x01(\x0b\x32$.hexhail.api.events.v1.OfferDeclinedH\x00\x12>\n\x0eoffers_expired\x18\x19 \x01(\x0b\x32$.hexhail.api.events.v1.OffersExpiredH\x00\x12\x42\n\x10\x61ssignment_began\x18\x1a \x01(\x0b\x32&.hexhail.api.events.v1.AssignmentBeganH\x00\x12\x42\n\x10\x61ssignment_ended\x18\x1b \x01(\x0b\x32&.hexhail.api.events.v1.AssignmentEndedH\x00\x12>\n\x0e\x64river_arrived\x18\x1c \x01(\x0b\x32$.hexhail.api.events.v1.DriverArrivedH\x00\x12:\n\x0cride_started\x18\x1d \x01(\x0b\x32\".hexhail.api.events.v1.RideStartedH\x00\x12>\n\x0eride_completed\x18\x1e \x01(\x0b\x32$.hexhail.api.events.v1.RideCompletedH\x00\x12>\n\x0eride_cancelled\x18\x1f \x01(\x0b\x32$.hexhail.api.events.v1.RideCancelledH\x00\x12:\n\x0cride_expired\x18  \x01(\x0b\x32\".hexhail.api.events.v1.RideExpiredH\x00\x12:\n\x0cride_changed\x18! \x01(\x0b\x32\".hexhail.api.events.v1.RideChangedH\x00\x12\x36\n\nride_ended\x18\" \x01(\x0b\x32 .hexhail.api.events.v1.RideEndedH\x00\x12@\n\x0fwindow_assigned\x18# \x01(\x0b\x32%.hexhail.api.events.v1.WindowAssignedH\x00\x12@\n\x0f\x64river_upserted\x18\x32 \x01(\x0b\x32%.hexhail.api.events.v1.DriverUpsertedH\x00\x12\x45\n\x12\x64river_went_online\x18\x33 \x01(\x0b\x32\'.hexhail.api.events.v1.DriverWentOnlineH\x00\x12G\n\x13\x64river_went_offline\x18\x34 \x01(\x0b\x32(.hexhail.api.events.v1.DriverWentOfflineH\x00\x12\x42\n\x10\x64river_suspended\x18\x35 \x01(\x0b\x32&.hexhail.api.events.v1.DriverSuspendedH\x00\x12:\n\x0cquote_issued\x18\x46 \x01(\x0b\x32\".hexhail.api.events.v1.QuoteIssuedH\x00\x12@\n\x0fsurge_published\x18G \x01(\x0b\x32%.hexhail.api.events.v1.SurgePublishedH\x00\x12\x45\n\x12surge_override_set\x18H \x01(\x0b\x32\'.hexhail.api.events.v1.SurgeOverrideSetH\x00\x12\x43\n\x11surge_enabled_set\x18I \x01(\x0b\x32&.hexhail.api.events.v1.SurgeEnabledSetH\x00\x12\x42\n\x10signal_published\x18J \x01(\x0b\x32&.hexhail.api.events.v1.SignalPublishedH\x00\x12>\n\x0e\x66\x61re_finalized\x18K \x01(\x0b\x32$.hexhail.api.events.v1.FareFinalizedH\x00\x12:\n\x0c\x66ixes_logged\x18Z \x01(\x0b\x32\".hexhail.api.events.v1.FixesLoggedH\x00\x42\x07\n\x05\x65vent\"<\n\rRideRequested\x12+\n\x04ride\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.matching.v1.Ride\"\x90\x02\n\x10\x43\x61ndidatesRanked\x12\r\n\x05phase\x18\x01 \x01(\r\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x11\n\tdriver_id\x18\x03 \x03(\t\x12\x13\n\x0b\x64istance_mm\x18\x04 \x03(\x07\x12\x15\n\rpickup_eta_ms\x18\x05 \x03(\x07\x12\x14\n\x0crating_milli\x18\x06 \x03(\x07\x12\x18\n\x10\x61\x63\x63\x65ptance_milli\x18\x07 \x03(\x07\x12\x13\n\x0bscore_milli\x18\x08 \x03(\x10\x12\x1a\n\x12not_offered_reason\x18\t \x03(\t\x12\x19\n\x11searched_radius_m\x18\n \x01(\x01\x12\x10\n\x08\x63omplete\x18\x0b \x01(\x08\x12\x10\n\x08\x61s_of_ms\x18\x0c \x01(\x03\"K\n\nOffersMade\x12\r\n\x05phase\x18\x01 \x01(\r\x12.\n\x06offers\x18\x02 \x03(\x0b\x32\x1e.hexhail.api.matching.v1.Offer\"1\n\nOfferShown\x12\x10\n\x08offer_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\"4\n\rOfferDeclined\x12\x10\n\x08offer_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\"1\n\rOffersExpired\x12\r\n\x05phase\x18\x01 \x01(\r\x12\x11\n\toffer_ids\x18\x02 \x03(\t\"L\n\x0f\x41ssignmentBegan\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x10\n\x08offer_id\x18\x02 \x01(\t\x12\x14\n\x0cpickup_eta_s\x18\x03 \x01(\r\"`\n\x0f\x41ssignmentEnded\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12:\n\x06reason\x18\x02 \x01(\x0e\x32*.hexhail.api.events.v1.AssignmentEndReason\"\"\n\rDriverArrived\x12\x11\n\tdriver_id\x18\x01 \x01(\t\" \n\x0bRideStarted\x12\x11\n\tdriver_id\x18\x01 \x01(\t\"\"\n\rRideCompleted\x12\x11\n\tdriver_id\x18\x01 \x01(\t\"B\n\rRideCancelled\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".hexhail.api.matching.v1.RideState\"\r\n\x0bRideExpired\":\n\x0bRideChanged\x12+\n\x04ride\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.matching.v1.Ride\"\x1b\n\tRideEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa8\x01\n\x0eWindowAssigned\x12\x0e\n\x06window\x18\x01 \x01(\x04\x12\x10\n\x08ride_ids\x18\x02 \x03(\t\x12\x12\n\ndriver_ids\x18\x03 \x03(\t\x12\x17\n\x0fpair_ride_index\x18\x04 \x03(\x07\x12\x19\n\x11pair_driver_index\x18\x05 \x03(\x07\x12\x17\n\x0fpair_cost_milli\x18\x06 \x03(\x10\x12\x13\n\x0bpair_chosen\x18\x07 \x03(\x08\"A\n\x0e\x44riverUpserted\x12/\n\x06\x64river\x18\x01 \x01(\x0b\x32\x1f.hexhail.api.matching.v1.Driver\"\x12\n\x10\x44riverWentOnline\"\x13\n\x11\x44riverWentOffline\"4\n\x0f\x44riverSuspended\x12\x11\n\tsuspended\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x0bQuoteIssued\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.pricing.v1.Quote\"V\n\x0eSurgePublished\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x33\n\x05surge\x18\x02 \x01(\x0b\x32$.hexhail.api.pricing.v1.SurgeColumns\"Q\n\x10SurgeOverrideSet\x12=\n\x0esurge_override\x18\x01 \x01(\x0b\x32%.hexhail.api.pricing.v1.SurgeOverride\"2\n\x0fSurgeEnabledSet\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"A\n\x0fSignalPublished\x12.\n\x06signal\x18\x01 \x01(\x0b\x32\x1e.hexhail.api.pricing.v1.Signal\"N\n\rFareFinalized\x12\x0f\n\x07ride_id\x18\x01 \x01(\t\x12,\n\x05quote\x18\x02 \x01(\x0b\x32\x1d.hexhail.api.pricing.v1.Quote\"A\n\x0b\x46ixesLogged\x12\x32\n\x05\x66ixes\x18\x01 \x01(\x0b\x32#.hexhail.api.location.v1.FixColumns*\xe3\x02\n\x13\x41ssignmentEndReason\x12%\n!ASSIGNMENT_END_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x41SSIGNMENT_END_REASON_COMPLETED\x10\x01\x12-\n)ASSIGNMENT_END_REASON_CANCELLED_BY_DRIVER\x10\x02\x12,\n(ASSIGNMENT_END_REASON_CANCELLED_BY_RIDER\x10\x03\x12-\n)ASSIGNMENT_END_REASON_CANCELLED_BY_SYSTEM\x10\x04\x12!\n\x1d\x41SSIGNMENT_END_REASON_NO_SHOW\x10\x05\x12+\n\'ASSIGNMENT_END_REASON_ENDED_BY_OPERATOR\x10\x06\x12$\n ASSIGNMENT_END_REASON_REASSIGNED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hexhail/api/events/v1/event.proto\x12\x15hexhail.api.events.v1\x1a!hexhail/api/location/v1/fix.proto\x1a$hexhail/api/matching/v1/driver.proto\x1a#hexhail/api/matching/v1/offer.proto\x1a\"hexhail/api/matching/v1/ride.proto\x1a\"hexhail/api/pricing/v1/quote.proto\x1a\"hexhail/api/pricing/v1/surge.proto\"\x9e\x0f\n\x08\x45nvelope\x12\x0f\n\x07\x63ity_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\r\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x17\n\x0ftraffic_version\x18\x07 \x01(\t\x12\x15\n\rsurge_version\x18\x08 \x01(\x04\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12>\n\x0eride_requested\x18\x14 \x01(\x0b\x32$.hexhail.api.events.v1.RideRequestedH\x00\x12\x44\n\x11\x63\x61ndidates_ranked\x18\x15 \x01(\x0b\x32\'.hexhail.api.events.v1.CandidatesRankedH\x00\x12\x38\n\x0boffers_made\x18\x16 \x01(\x0b\x32!.hexhail.api.events.v1.OffersMadeH\x00\x12\x38\n\x0boffer_shown\x18\x17 \x01(\x0b\x32!.hexhail.api.events.v1.OfferShownH\x00\x12>\n\x0eoffer_declined\x18\x18 \x01(\x0b\x32$.hexhail.api.events.v1.OfferDeclinedH\x00\x12>\n\x0eoffers_expired\x18\x19 \x01(\x0b\x32$.hexhail.api.events.v1.OffersExpiredH\x00\x12\x42\n\x10\x61ssignment_began\x18\x1a \x01(\x0b\x32&.hexhail.api.events.v1.AssignmentBeganH\x00\x12\x42\n\x10\x61ssignment_ended\x18\x1b \x01(\x0b\x32&.hexhail.api.events.v1.AssignmentEndedH\x00\x12>\n\x0e\x64river_arrived\x18\x1c \x01(\x0b\x32$.hexhail.api.events.v1.DriverArrivedH\x00\x12:\n\x0cride_started\x18\x1d \x01(\x0b\x32\".hexhail.api.events.v1.RideStartedH\x00\x12>\n\x0eride_completed\x18\x1e \x01(\x0b\x32$.hexhail.api.events.v1.RideCompletedH\x00\x12>\n\x0eride_cancelled\x18\x1f \x01(\x0b\x32$.hexhail.api.events.v1.RideCancelledH\x00\x12:\n\x0cride_expired\x18  \x01(\x0b\x32\".hexhail.api.events.v1.RideExpiredH\x00\x12:\n\x0cride_changed\x18! \x01(\x0b\x32\".hexhail.api.events.v1.RideChangedH\x00\x12\x36\n\nride_ended\x18\" \x01(\x0b\x32 .hexhail.api.events.v1.RideEndedH\x00\x12@\n\x0fwindow_assigned\x18# \x01(\x0b\x32%.hexhail.api.events.v1.WindowAssignedH\x00\x12@\n\x0f\x64river_upserted\x18\x32 \x01(\x0b\x32%.hexhail.api.events.v1.DriverUpsertedH\x00\x12\x45\n\x12\x64river_went_online\x18\x33 \x01(\x0b\x32\'.hexhail.api.events.v1.DriverWentOnlineH\x00\x12G\n\x13\x64river_went_offline\x18\x34 \x01(\x0b\x32(.hexhail.api.events.v1.DriverWentOfflineH\x00\x12\x42\n\x10\x64river_suspended\x18\x35 \x01(\x0b\x32&.hexhail.api.events.v1.DriverSuspendedH\x00\x12:\n\x0cquote_issued\x18\x46 \x01(\x0b\x32\".hexhail.api.events.v1.QuoteIssuedH\x00\x12@\n\x0fsurge_published\x18G \x01(\x0b\x32%.hexhail.api.events.v1.SurgePublishedH\x00\x12\x45\n\x12surge_override_set\x18H \x01(\x0b\x32\'.hexhail.api.events.v1.SurgeOverrideSetH\x00\x12\x43\n\x11surge_enabled_set\x18I \x01(\x0b\x32&.hexhail.api.events.v1.SurgeEnabledSetH\x00\x12\x42\n\x10signal_published\x18J \x01(\x0b\x32&.hexhail.api.events.v1.SignalPublishedH\x00\x12>\n\x0e\x66\x61re_finalized\x18K \x01(\x0b\x32$.hexhail.api.events.v1.FareFinalizedH\x00\x12:\n\x0c\x66ixes_logged\x18Z \x01(\x0b\x32\".hexhail.api.events.v1.FixesLoggedH\x00\x42\x07\n\x05\x65vent\"<\n\rRideRequested\x12+\n\x04ride\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.matching.v1.Ride\"\x90\x02\n\x10\x43\x61ndidatesRanked\x12\r\n\x05phase\x18\x01 \x01(\r\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x11\n\tdriver_id\x18\x03 \x03(\t\x12\x13\n\x0b\x64istance_mm\x18\x04 \x03(\x07\x12\x15\n\rpickup_eta_ms\x18\x05 \x03(\x07\x12\x14\n\x0crating_milli\x18\x06 \x03(\x07\x12\x18\n\x10\x61\x63\x63\x65ptance_milli\x18\x07 \x03(\x07\x12\x13\n\x0bscore_milli\x18\x08 \x03(\x10\x12\x1a\n\x12not_offered_reason\x18\t \x03(\t\x12\x19\n\x11searched_radius_m\x18\n \x01(\x01\x12\x10\n\x08\x63omplete\x18\x0b \x01(\x08\x12\x10\n\x08\x61s_of_ms\x18\x0c \x01(\x03\"K\n\nOffersMade\x12\r\n\x05phase\x18\x01 \x01(\r\x12.\n\x06offers\x18\x02 \x03(\x0b\x32\x1e.hexhail.api.matching.v1.Offer\"1\n\nOfferShown\x12\x10\n\x08offer_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\"4\n\rOfferDeclined\x12\x10\n\x08offer_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\"1\n\rOffersExpired\x12\r\n\x05phase\x18\x01 \x01(\r\x12\x11\n\toffer_ids\x18\x02 \x03(\t\"L\n\x0f\x41ssignmentBegan\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x10\n\x08offer_id\x18\x02 \x01(\t\x12\x14\n\x0cpickup_eta_s\x18\x03 \x01(\r\"n\n\x0f\x41ssignmentEnded\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12:\n\x06reason\x18\x02 \x01(\x0e\x32*.hexhail.api.events.v1.AssignmentEndReason\x12\x0c\n\x04note\x18\x03 \x01(\t\"\"\n\rDriverArrived\x12\x11\n\tdriver_id\x18\x01 \x01(\t\" \n\x0bRideStarted\x12\x11\n\tdriver_id\x18\x01 \x01(\t\"\"\n\rRideCompleted\x12\x11\n\tdriver_id\x18\x01 \x01(\t\"B\n\rRideCancelled\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".hexhail.api.matching.v1.RideState\"\r\n\x0bRideExpired\":\n\x0bRideChanged\x12+\n\x04ride\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.matching.v1.Ride\"\x1b\n\tRideEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa8\x01\n\x0eWindowAssigned\x12\x0e\n\x06window\x18\x01 \x01(\x04\x12\x10\n\x08ride_ids\x18\x02 \x03(\t\x12\x12\n\ndriver_ids\x18\x03 \x03(\t\x12\x17\n\x0fpair_ride_index\x18\x04 \x03(\x07\x12\x19\n\x11pair_driver_index\x18\x05 \x03(\x07\x12\x17\n\x0fpair_cost_milli\x18\x06 \x03(\x10\x12\x13\n\x0bpair_chosen\x18\x07 \x03(\x08\"A\n\x0e\x44riverUpserted\x12/\n\x06\x64river\x18\x01 \x01(\x0b\x32\x1f.hexhail.api.matching.v1.Driver\"\x12\n\x10\x44riverWentOnline\"\x13\n\x11\x44riverWentOffline\"4\n\x0f\x44riverSuspended\x12\x11\n\tsuspended\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x0bQuoteIssued\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.hexhail.api.pricing.v1.Quote\"V\n\x0eSurgePublished\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x33\n\x05surge\x18\x02 \x01(\x0b\x32$.hexhail.api.pricing.v1.SurgeColumns\"Q\n\x10SurgeOverrideSet\x12=\n\x0esurge_override\x18\x01 \x01(\x0b\x32%.hexhail.api.pricing.v1.SurgeOverride\"2\n\x0fSurgeEnabledSet\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"A\n\x0fSignalPublished\x12.\n\x06signal\x18\x01 \x01(\x0b\x32\x1e.hexhail.api.pricing.v1.Signal\"N\n\rFareFinalized\x12\x0f\n\x07ride_id\x18\x01 \x01(\t\x12,\n\x05quote\x18\x02 \x01(\x0b\x32\x1d.hexhail.api.pricing.v1.Quote\"A\n\x0b\x46ixesLogged\x12\x32\n\x05\x66ixes\x18\x01 \x01(\x0b\x32#.hexhail.api.location.v1.FixColumns*\xe3\x02\n\x13\x41ssignmentEndReason\x12%\n!ASSIGNMENT_END_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x41SSIGNMENT_END_REASON_COMPLETED\x10\x01\x12-\n)ASSIGNMENT_END_REASON_CANCELLED_BY_DRIVER\x10\x02\x12,\n(ASSIGNMENT_END_REASON_CANCELLED_BY_RIDER\x10\x03\x12-\n)ASSIGNMENT_END_REASON_CANCELLED_BY_SYSTEM\x10\x04\x12!\n\x1d\x41SSIGNMENT_END_REASON_NO_SHOW\x10\x05\x12+\n\'ASSIGNMENT_END_REASON_ENDED_BY_OPERATOR\x10\x06\x12$\n ASSIGNMENT_END_REASON_REASSIGNED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hexhail.api.events.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ASSIGNMENTENDREASON']._serialized_start=4087
-  _globals['_ASSIGNMENTENDREASON']._serialized_end=4442
+  _globals['_ASSIGNMENTENDREASON']._serialized_start=4101
+  _globals['_ASSIGNMENTENDREASON']._serialized_end=4456
   _globals['_ENVELOPE']._serialized_start=279
   _globals['_ENVELOPE']._serialized_end=2229
   _globals['_RIDEREQUESTED']._serialized_start=2231
@@ -56,43 +56,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENTBEGAN']._serialized_start=2801
   _globals['_ASSIGNMENTBEGAN']._serialized_end=2877
   _globals['_ASSIGNMENTENDED']._serialized_start=2879
-  _globals['_ASSIGNMENTENDED']._serialized_end=2975
-  _globals['_DRIVERARRIVED']._serialized_start=2977
-  _globals['_DRIVERARRIVED']._serialized_end=3011
-  _globals['_RIDESTARTED']._serialized_start=3013
-  _globals['_RIDESTARTED']._serialized_end=3045
-  _globals['_RIDECOMPLETED']._serialized_start=3047
-  _globals['_RIDECOMPLETED']._serialized_end=3081
-  _globals['_RIDECANCELLED']._serialized_start=3083
-  _globals['_RIDECANCELLED']._serialized_end=3149
-  _globals['_RIDEEXPIRED']._serialized_start=3151
-  _globals['_RIDEEXPIRED']._serialized_end=3164
-  _globals['_RIDECHANGED']._serialized_start=3166
-  _globals['_RIDECHANGED']._serialized_end=3224
-  _globals['_RIDEENDED']._serialized_start=3226
-  _globals['_RIDEENDED']._serialized_end=3253
-  _globals['_WINDOWASSIGNED']._serialized_start=3256
-  _globals['_WINDOWASSIGNED']._serialized_end=3424
-  _globals['_DRIVERUPSERTED']._serialized_start=3426
-  _globals['_DRIVERUPSERTED']._serialized_end=3491
-  _globals['_DRIVERWENTONLINE']._serialized_start=3493
-  _globals['_DRIVERWENTONLINE']._serialized_end=3511
-  _globals['_DRIVERWENTOFFLINE']._serialized_start=3513
-  _globals['_DRIVERWENTOFFLINE']._serialized_end=3532
-  _globals['_DRIVERSUSPENDED']._serialized_start=3534
-  _globals['_DRIVERSUSPENDED']._serialized_end=3586
-  _globals['_QUOTEISSUED']._serialized_start=3588
-  _globals['_QUOTEISSUED']._serialized_end=3647
-  _globals['_SURGEPUBLISHED']._serialized_start=3649
-  _globals['_SURGEPUBLISHED']._serialized_end=3735
-  _globals['_SURGEOVERRIDESET']._serialized_start=3737
-  _globals['_SURGEOVERRIDESET']._serialized_end=3818
-  _globals['_SURGEENABLEDSET']._serialized_start=3820
-  _globals['_SURGEENABLEDSET']._serialized_end=3870
-  _globals['_SIGNALPUBLISHED']._serialized_start=3872
-  _globals['_SIGNALPUBLISHED']._serialized_end=3937
-  _globals['_FAREFINALIZED']._serialized_start=3939
-  _globals['_FAREFINALIZED']._serialized_end=4017
-  _globals['_FIXESLOGGED']._serialized_start=4019
-  _globals['_FIXESLOGGED']._serialized_end=4084
+  _globals['_ASSIGNMENTENDED']._serialized_end=2989
+  _globals['_DRIVERARRIVED']._serialized_start=2991
+  _globals['_DRIVERARRIVED']._serialized_end=3025
+  _globals['_RIDESTARTED']._serialized_start=3027
+  _globals['_RIDESTARTED']._serialized_end=3059
+  _globals['_RIDECOMPLETED']._serialized_start=3061
+  _globals['_RIDECOMPLETED']._serialized_end=3095
+  _globals['_RIDECANCELLED']._serialized_start=3097
+  _globals['_RIDECANCELLED']._serialized_end=3163
+  _globals['_RIDEEXPIRED']._serialized_start=3165
+  _globals['_RIDEEXPIRED']._serialized_end=3178
+  _globals['_RIDECHANGED']._serialized_start=3180
+  _globals['_RIDECHANGED']._serialized_end=3238
+  _globals['_RIDEENDED']._serialized_start=3240
+  _globals['_RIDEENDED']._serialized_end=3267
+  _globals['_WINDOWASSIGNED']._serialized_start=3270
+  _globals['_WINDOWASSIGNED']._serialized_end=3438
+  _globals['_DRIVERUPSERTED']._serialized_start=3440
+  _globals['_DRIVERUPSERTED']._serialized_end=3505
+  _globals['_DRIVERWENTONLINE']._serialized_start=3507
+  _globals['_DRIVERWENTONLINE']._serialized_end=3525
+  _globals['_DRIVERWENTOFFLINE']._serialized_start=3527
+  _globals['_DRIVERWENTOFFLINE']._serialized_end=3546
+  _globals['_DRIVERSUSPENDED']._serialized_start=3548
+  _globals['_DRIVERSUSPENDED']._serialized_end=3600
+  _globals['_QUOTEISSUED']._serialized_start=3602
+  _globals['_QUOTEISSUED']._serialized_end=3661
+  _globals['_SURGEPUBLISHED']._serialized_start=3663
+  _globals['_SURGEPUBLISHED']._serialized_end=3749
+  _globals['_SURGEOVERRIDESET']._serialized_start=3751
+  _globals['_SURGEOVERRIDESET']._serialized_end=3832
+  _globals['_SURGEENABLEDSET']._serialized_start=3834
+  _globals['_SURGEENABLEDSET']._serialized_end=3884
+  _globals['_SIGNALPUBLISHED']._serialized_start=3886
+  _globals['_SIGNALPUBLISHED']._serialized_end=3951
+  _globals['_FAREFINALIZED']._serialized_start=3953
+  _globals['_FAREFINALIZED']._serialized_end=4031
+  _globals['_FIXESLOGGED']._serialized_start=4033
+  _globals['_FIXESLOGGED']._serialized_end=4098
 # @@protoc_insertion_point(module_scope)

@@ -419,17 +419,21 @@ class AssignmentEnded(_message.Message):
 
     DRIVER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     driver_id: _builtins.str
     reason: Global___AssignmentEndReason.ValueType
+    note: _builtins.str
+    """What the driver or operator said, for people; at most 200 characters."""
     def __init__(
         self,
         *,
         driver_id: _builtins.str = ...,
         reason: Global___AssignmentEndReason.ValueType = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "note", b"note", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
