@@ -15,11 +15,13 @@ import shapely.geometry
 
 from hexhail.cities.model import City, Product
 from hexhail.kernel.errors import DomainError
-from hexhail.kernel.ids import check_city_name
+from hexhail.kernel.geo import Place
+from hexhail.kernel.ids import check_city_name, check_name
+from hexhail.kernel.limits import MAX_CAPABILITIES
 from hexhail.kernel.tables import TableError, structure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hexhail.kernel.settings import Settings
 
@@ -39,6 +41,12 @@ class _AreaTable:
     geojson: str = ""
     """A file below HEXHAIL_DATA instead."""
 
+    def __post_init__(self) -> None:
+        if bool(self.polygon) == bool(self.geojson):
+            raise ValueError("give either polygon or geojson")
+        if not all(Place(lat, lng).is_valid() for lat, lng in self.polygon):
+            raise ValueError("polygon holds a corner that is not [latitude, longitude] in degrees")
+
 
 @dataclass(frozen=True, slots=True)
 class _CityTable:
@@ -54,11 +62,35 @@ class _CityTable:
     buckets: int = 1
     freshness_limit_s: float = 30.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.surge_resolution <= self.index_resolution <= 12:
+            raise ValueError("0 <= surge_resolution <= index_resolution <= 12 does not hold")
+        if self.buckets < 1:
+            raise ValueError("buckets must be at least 1")
+        if self.freshness_limit_s <= 0:
+            raise ValueError("freshness_limit_s must be above 0")
+        _check_names("capabilities", self.capabilities)
+        _check_names("products", [product.id for product in self.products])
+        if len(self.capabilities) > MAX_CAPABILITIES:
+            raise ValueError(f"capabilities are more than {MAX_CAPABILITIES}")
+
 
 @dataclass(frozen=True, slots=True)
 class _ProductTable:
     id: str
     capabilities: tuple[str, ...]
+
+
+def _check_names(key: str, names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError(f"{key} are none")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{key} name one twice")
+    for name in names:
+        try:
+            check_name(key, name)
+        except DomainError as error:
+            raise ValueError(error.message) from None
 
 
 def _structure(table: Mapping[str, object], kind: type[P], where: str) -> P:
@@ -92,8 +124,6 @@ def load_city_file(path: Path, data_dir: Path) -> City:
         raise CityError(f"{path.name} [city]: {error.message}") from None
     except (ZoneInfoNotFoundError, ValueError):
         raise CityError(f"{path.name} [city]: {table.time_zone!r} is not a time zone") from None
-    if not 0 <= table.surge_resolution <= table.index_resolution <= 12:
-        raise CityError(f"{path.name} [city]: 0 <= surge_resolution <= index_resolution <= 12 does not hold")
     products = tuple(Product(p.id, p.capabilities) for p in table.products)
     city = City(
         city_id=city_id,
@@ -118,10 +148,12 @@ def load_city_file(path: Path, data_dir: Path) -> City:
 
 
 def _area(table: _AreaTable, data_dir: Path, where: str) -> shapely.Polygon | shapely.MultiPolygon:
-    if bool(table.polygon) == bool(table.geojson):
-        raise CityError(f"{where} [city.area]: give either polygon or geojson")
+    area: shapely.geometry.base.BaseGeometry
     if table.polygon:
-        area: shapely.geometry.base.BaseGeometry = shapely.Polygon([(lng, lat) for lat, lng in table.polygon])
+        try:
+            area = shapely.Polygon([(lng, lat) for lat, lng in table.polygon])
+        except ValueError as error:
+            raise CityError(f"{where} [city.area]: polygon: {error}") from None
     else:
         path = data_dir / table.geojson
         try:
