@@ -17,7 +17,7 @@ EDGE_FOLDERS = ("hexhail/rpc/", "hexhail/client/", "hexhail/cli/", "tests/")
 WIRE_MODULES = ("grpc", "hexhail.api", "grpc_health", "grpc_reflection")
 ACTING_MODULES = ("asyncio", "grpc", "redis", "asyncpg", "structlog", "time", "random", "hexhail.api")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|Users|mnt)/|(?<![\w.])/home/(?!hexhail\b)")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|Users|mnt)/|(?<![\w.])/hom[e]/(?!hexhail\b)")
 REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|proxy\.golang\.org|crates\.io|conda\.anaconda\.org")
 
 
