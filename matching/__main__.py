@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
 
 from hexhail.api.matching.v1.matching_service_pb2_grpc import (
     MatchingServiceServicer,
     add_MatchingServiceServicer_to_server,
 )
 from hexhail.cities import Cities, policy_of
+from hexhail.embedded import StoreError
 from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, serving
@@ -28,7 +30,7 @@ from matching.postgres_store import PostgresStore
 from matching.pricing_grpc import GrpcPricing
 from matching.redis_claims import RedisClaims
 from matching.redis_sessions import RedisSessions
-from matching.schema import ensure_outbox_days, migrate
+from matching.schema import drop_old_outbox_days, ensure_outbox_days, migrate
 from matching.searcher import MatchingParams, Searcher
 from matching.servicer import ACCESS, MatchingServicer
 from matching.teller import Teller
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 _POOL_SIZE = 16
 _SESSION_RENEWAL_S = 5.0
 _HOUSEKEEPING_S = 3600.0
+DAY_MS = 24 * 3600 * 1000
+EVENTS_KEPT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,11 @@ async def running(
     worker_id = secrets.token_hex(6)
     params = {city.city_id: policy_of(city, "matching", MatchingParams) for city in cities}
     offers = {city_id: p.offers for city_id, p in params.items()}
-    await migrate(postgres_dsn)
+    try:
+        await migrate(postgres_dsn)
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+        line = " ".join(str(error).split())
+        raise StoreError(f"the schema of matching cannot be brought up to date in HEXHAIL_POSTGRES_DSN: {line}") from error
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10, reset=_nothing_to_reset)
@@ -110,7 +118,7 @@ async def running(
         changer = Changer(store, claims, notices, teller, clock, offers)
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, routers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
-        tracker = Tracker(location, routers, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
+        tracker = Tracker(location, store, routers, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
@@ -120,6 +128,7 @@ async def running(
         async def housekeeping() -> None:
             await ensure_outbox_days(pool, clock.now_ms())
             await store.forget_old_requests(clock.now_ms())
+            await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
 
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)

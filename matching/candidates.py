@@ -77,7 +77,12 @@ def consider(
 ) -> Consideration:
     """Who can be asked for this ride now, and in which order? The last three say what the search for candidates covered."""
     declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
-    offered = {offer.driver_id for offer in ride.offers} - declined
+    # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
+    missed = {
+        offer.driver_id
+        for offer in ride.offers
+        if offer.state is OfferState.EXPIRED and offer.made_at_ms >= ride.search_began_at_ms
+    }
     ids = candidates.driver_ids
     checks: list[tuple[NotOffered, Bools]] = [
         (NotOffered.UNKNOWN_DRIVER, ~facts.known),
@@ -86,7 +91,7 @@ def consider(
         (NotOffered.BUSY, facts.busy),
         (NotOffered.HAS_OFFER, facts.has_live_offer),
         (NotOffered.DECLINED_BEFORE, np.array([i in declined for i in ids], dtype=np.bool_)),
-        (NotOffered.OFFERED_BEFORE, np.array([i in offered for i in ids], dtype=np.bool_)),
+        (NotOffered.OFFERED_BEFORE, np.array([i in missed for i in ids], dtype=np.bool_)),
         (NotOffered.NO_SESSION, ~facts.has_session),
         (NotOffered.UNREACHABLE, ~np.isfinite(candidates.pickup_eta_s)),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 MAX_ATTEMPTS = 16
 """Each lost attempt means that another change of the same ride was committed: a ride sees few of them."""
 
@@ -49,7 +51,7 @@ class Changer:
         self._teller = teller
         self._clock = clock
         self._params = params
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self.on_deadline: Callable[[Ride], None] = lambda _ride: None
         """Called with every ride that changed: its deadline may be new, or gone."""
 
@@ -91,12 +93,24 @@ class Changer:
     ) -> Ride:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
-        touched = await self._rides.commit(Change(before, decision, actor, request, told, consideration))
-        if before is None or before.state is not decision.ride.state:
-            driver_id = decision.ride.assignment.driver_id if decision.ride.assignment else None
-            log.info("ride", ride_id=decision.ride.ride_id, state=decision.ride.state, driver_id=driver_id, actor=actor)
-        self._announce(before, decision.ride, touched)
-        return decision.ride
+        change = Change(before, decision, actor, request, told, consideration)
+        return await self.to_the_end(self._commit_and_announce(change))
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work that goes on although its caller has gone: what is committed must also be told."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def _commit_and_announce(self, change: Change) -> Ride:
+        before, ride = change.before, change.decision.ride
+        touched = await self._rides.commit(change)
+        if before is None or before.state is not ride.state:
+            driver_id = ride.assignment.driver_id if ride.assignment else None
+            log.info("ride", ride_id=ride.ride_id, state=ride.state, driver_id=driver_id, actor=change.actor)
+        self._announce(before, ride, touched)
+        return ride
 
     async def leave(self, ride: Ride, request: RequestKey | None, answer: Callable[[Ride], bytes] | None) -> Ride:
         """The ride as it is, where a request makes no difference; what it is told is kept for its repeats all the same."""
@@ -126,7 +140,12 @@ class Changer:
         except DomainError as error:
             log.warning("claims left to expire", reason=error.reason, ride_id=ride.ride_id)
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.debug("told to whoever waits", error=str(task.exception()))

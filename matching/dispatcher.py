@@ -168,21 +168,36 @@ class Dispatcher:
         self, city_id: CityId, driver_id: str, actor: str, request: RequestKey, answer: Callable[[Driver], bytes]
     ) -> Driver:
         """A driver ready for offers. Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, STORE_UNAVAILABLE."""
-        now_ms = self._clock.now_ms()
-        driver = await self._drivers.set_online(city_id, driver_id, True, actor, request, answer, now_ms)
-        await self._teller.tell([driver])
-        return driver
+        return await self._changer.to_the_end(self._set_online(city_id, driver_id, True, actor, request, answer))
 
     async def go_offline(
         self, city_id: CityId, driver_id: str, actor: str, request: RequestKey, answer: Callable[[Driver], bytes]
     ) -> Driver:
-        """A driver who gets no more offers, and whose live ones are declined. Raises DRIVER_NOT_FOUND, STORE_UNAVAILABLE."""
-        now_ms = self._clock.now_ms()
-        driver = await self._drivers.set_online(city_id, driver_id, False, actor, request, answer, now_ms)
-        await self._teller.tell([driver])
+        """A driver who gets no more offers; `settle_offline` does the rest. Raises DRIVER_NOT_FOUND, STORE_UNAVAILABLE."""
+        return await self._changer.to_the_end(self._set_online(city_id, driver_id, False, actor, request, answer))
+
+    async def settle_offline(self, city_id: CityId, driver_id: str, actor: str) -> None:
+        """Declines what is still offered to a driver who is offline, and ends its session. Doing it again does no harm.
+
+        Raises DRIVER_NOT_FOUND, CONFLICT, STORE_UNAVAILABLE.
+        """
+        if (await self._drivers.driver(city_id, driver_id)).online:
+            return  # an old request repeated: the driver has come back since
         for _, offer in await self._rides.live_offers(city_id, driver_id, ()):
             await self._changer.change(self._ride_of_offer(offer.offer_id, driver_id), OfferDeclined(offer.offer_id), actor)
         await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+
+    async def _set_online(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        online: bool,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+    ) -> Driver:
+        driver = await self._drivers.set_online(city_id, driver_id, online, actor, request, answer, self._clock.now_ms())
+        await self._teller.tell([driver])
         return driver
 
     def _ride_of_offer(self, offer_id: str, driver_id: str) -> Callable[[], Awaitable[Ride]]:

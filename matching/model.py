@@ -226,10 +226,14 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True)
 class OffersPlanned:
-    """A search has ended; with no driver where `offers` is empty."""
+    """A search has ended; with no driver where `offers` is empty.
+
+    complete : location knew everything that it was asked
+    """
 
     phase: int
     offers: tuple[PlannedOffer, ...]
+    complete: bool = True
     kind = Happening.OFFERS_PLANNED
 
 

@@ -152,7 +152,8 @@ def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: Offer
     if event.phase != next_phase(ride):
         return Decision(ride)
     if not event.offers:
-        widest = event.phase >= len(params.phases)
+        # Nobody found by half an answer is not nobody there: the same phase is tried again.
+        widest = event.phase >= len(params.phases) or not event.complete
         wait_ms = round(params.retry_s * MS_PER_S) if widest else 0
         deadline_ms = min(now_ms + wait_ms, _search_ends_at_ms(ride, params))
         phase = ride.phase if widest else event.phase

@@ -10,39 +10,47 @@ _DRIVER_COLUMNS = """
 
 DRIVERS = f"SELECT {_DRIVER_COLUMNS} FROM matching.drivers d WHERE d.city_id = $1 AND d.driver_id = ANY($2)"  # noqa: S608 - constants only
 
-ONLINE_DRIVERS = f"""
+DRIVERS_TO_TELL = f"""
 SELECT {_DRIVER_COLUMNS}
   FROM matching.drivers d
  WHERE d.city_id = $1 AND d.driver_id > $2
-   AND (d.online OR EXISTS (SELECT 1 FROM matching.assignments a
+   AND (d.online OR d.updated_at_ms >= $4 OR EXISTS (SELECT 1 FROM matching.assignments a
                              WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL))
  ORDER BY d.driver_id
  LIMIT $3
 """  # noqa: S608 - constants only
 
+# Location compares versions with what an earlier database may have told it: they grow with real time as well.
+_NEXT_VERSION = "GREATEST(d.version + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+
 UPSERT_DRIVER = f"""
 INSERT INTO matching.drivers AS d (city_id, driver_id, version, capabilities, rating_milli, updated_at_ms)
-VALUES ($1, $2, 1, $3, $4, $5)
+VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4, $5)
 ON CONFLICT (city_id, driver_id) DO UPDATE
-   SET version = d.version + 1, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
+   SET version = {_NEXT_VERSION}, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
        updated_at_ms = EXCLUDED.updated_at_ms
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 SET_ONLINE = f"""
-UPDATE matching.drivers d SET online = $3, version = d.version + 1, updated_at_ms = $4
+UPDATE matching.drivers d SET online = $3, version = {_NEXT_VERSION}, updated_at_ms = $4
  WHERE d.city_id = $1 AND d.driver_id = $2 AND NOT (d.suspended AND $3)
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 # A driver who accepts must still be online: going offline at the same moment is decided by this row's lock.
-TOUCH_ACCEPTING_DRIVER = """
-UPDATE matching.drivers SET version = version + 1, offers_accepted = offers_accepted + 1, updated_at_ms = $3
- WHERE city_id = $1 AND driver_id = $2 AND online AND NOT suspended
-"""
+TOUCH_ACCEPTING_DRIVER = f"""
+UPDATE matching.drivers d SET version = {_NEXT_VERSION}, offers_accepted = d.offers_accepted + 1, updated_at_ms = $3
+ WHERE d.city_id = $1 AND d.driver_id = $2 AND d.online AND NOT d.suspended
+"""  # noqa: S608 - constants only
 
-TOUCH_RELEASED_DRIVER = """
-UPDATE matching.drivers SET version = version + 1, updated_at_ms = $3 WHERE city_id = $1 AND driver_id = $2
+TOUCH_RELEASED_DRIVER = f"""
+UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3 WHERE d.city_id = $1 AND d.driver_id = $2
+"""  # noqa: S608 - constants only
+
+ANY_ASSIGNED = """
+SELECT EXISTS (SELECT 1 FROM matching.assignments
+                WHERE city_id = $1 AND driver_id = ANY($2) AND released_at_ms IS NULL)
 """
 
 COUNT_SHOWN = """
@@ -57,6 +65,8 @@ SELECT r.*, (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.made_at_ms, o.offer_id)
 """
 
 RIDES = _RIDE_WITH_OFFERS + " WHERE r.ride_id = ANY($1)"
+
+VERSIONS = "SELECT ride_id, version FROM matching.rides WHERE ride_id = ANY($1)"
 
 RIDE_OF_OFFER = _RIDE_WITH_OFFERS + " WHERE r.ride_id = (SELECT ride_id FROM matching.offers WHERE offer_id = $1)"  # noqa: S608 - constants only
 

@@ -12,7 +12,7 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from hexhail.kernel.units import MS_PER_S
 from matching import postgres_statements as sql
-from matching.model import FactKind, Offer, Ride
+from matching.model import FactKind, Offer, OfferState, Ride
 from matching.rows import driver_of, offer_of, ride_body, ride_of
 from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated
 
@@ -47,14 +47,31 @@ class StoreCounts:
     """Changes that reached PostgreSQL and were refused there, by version or by index."""
 
 
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+
+
 @asynccontextmanager
 async def postgres_errors() -> AsyncIterator[None]:
-    """Around a call to PostgreSQL: that it does not answer becomes STORE_UNAVAILABLE. Refusals come through as they are."""
+    """Around a call to PostgreSQL: that it does not answer becomes STORE_UNAVAILABLE, that others were first Conflict.
+
+    Refusals come through as they are, and so do defects of ours: values that do not fit a statement are not an outage.
+    """
     try:
         yield
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, OSError) as error:
-        raise DomainError(Reason.STORE_UNAVAILABLE, f"PostgreSQL does not answer: {error}", store="postgres") from error
-    except (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError) as error:
+    except asyncpg.TransactionRollbackError as error:  # a deadlock broken, a serialization lost
+        raise Conflict(str(error)) from error
+    except _AWAY as error:
+        if isinstance(error, ValueError):
+            raise
         raise DomainError(Reason.STORE_UNAVAILABLE, f"PostgreSQL does not answer: {error}", store="postgres") from error
 
 
@@ -87,6 +104,11 @@ class PostgresStore:
     async def rides_of_rider(self, city_id: CityId, rider_id: str, before: str, limit: int) -> list[Ride]:
         """A rider's rides whose id sorts before `before` (empty: all), newest first. Raises STORE_UNAVAILABLE."""
         return await self._rides(sql.RIDES_OF_RIDER, city_id, rider_id, before, limit)
+
+    async def versions(self, ride_ids: Sequence[str]) -> dict[str, int]:
+        """At which version is each of these rides? Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            return {row["ride_id"]: row["version"] for row in await connection.fetch(sql.VERSIONS, list(ride_ids))}
 
     async def _rides(self, statement: str, *values: object) -> list[Ride]:
         async with postgres_errors(), self._pool.acquire() as connection:
@@ -133,9 +155,12 @@ class PostgresStore:
             if done != "UPDATE 1":
                 raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}")
         known = set(change.before.offers) if change.before else set()
-        changed = [offer for offer in ride.offers if offer not in known]
-        # Offers that close make room for those that open: the index allows one live offer per driver.
+        # By driver, so that two rides with the same drivers wait for each other in the same order and never in a circle.
+        changed = sorted((offer for offer in ride.offers if offer not in known), key=lambda offer: offer.driver_id)
         await connection.executemany(sql.UPSERT_OFFER, [_offer_values(ride, offer) for offer in changed])
+        asked = [offer.driver_id for offer in changed if offer.state is OfferState.LIVE]
+        if asked and await connection.fetchval(sql.ANY_ASSIGNED, ride.city_id, asked):
+            raise Conflict("a driver to be asked has accepted another ride meanwhile")
         shown = [f.driver_id for f in change.decision.facts if f.kind is FactKind.OFFER_SHOWN]
         if shown:
             await connection.execute(sql.COUNT_SHOWN, ride.city_id, shown)
@@ -247,12 +272,12 @@ class PostgresStore:
                 raise DomainError(Reason.DRIVER_SUSPENDED if known else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
             return await self._driver_changed(connection, driver_of(row), kind, actor, request, answer, now_ms)
 
-    async def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
-        """Every driver that is online or on a ride, in pages. Raises STORE_UNAVAILABLE."""
+    async def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
+        """Every driver that is online, on a ride, or changed since then, in pages. Raises STORE_UNAVAILABLE."""
         last = ""
         while True:
             async with postgres_errors(), self._pool.acquire() as connection:
-                rows = await connection.fetch(sql.ONLINE_DRIVERS, city_id, last, _PAGE)
+                rows = await connection.fetch(sql.DRIVERS_TO_TELL, city_id, last, _PAGE, changed_since_ms)
             if rows:
                 yield [driver_of(row) for row in rows]
             if len(rows) < _PAGE:

@@ -26,6 +26,20 @@ SESSION_TTL_MS = 15_000
 """A worker that dies takes its drivers out of the offers within this time; a living one renews every third of it."""
 
 
+# A session may have moved to another worker since: end or renew it only while it is still this worker's.
+_CLOSE = """
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+_RENEW = """
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, string.len(ARGV[1]) + 1) ~= ARGV[1] .. '|' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
 class RedisSessions:
     """Sessions of drivers. The newest stream of a driver holds its session; older ones end."""
 
@@ -35,13 +49,16 @@ class RedisSessions:
         self._clock = clock
         self._worker_id = worker_id
         self._streams: dict[DriverKey, str] = {}
+        self._close = redis.register_script(_CLOSE)
+        self._renew = redis.register_script(_RENEW)
 
     async def open(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
         """This stream is the driver's session from now on."""
         key = _driver_key(city_id, driver_id)
         self._streams[key] = stream_id
         try:
-            await self._write([key])
+            async with valkey_answers():
+                await self._redis.set(self._name(key), f"{self._worker_id}|{self._expires_at_ms()}", px=SESSION_TTL_MS)
         except DomainError as error:
             log.warning("session known here only, until it is renewed", reason=error.reason, driver_id=driver_id)
 
@@ -53,7 +70,7 @@ class RedisSessions:
         del self._streams[key]
         try:
             async with valkey_answers():
-                await self._redis.delete(self._name(key))
+                await self._close(keys=[self._name(key)], args=[self._worker_id])
         except DomainError as error:
             log.warning("session left to expire", reason=error.reason, driver_id=driver_id)
 
@@ -71,7 +88,13 @@ class RedisSessions:
 
     async def renew(self) -> None:
         """Tells all workers again which drivers are here. Raises STORE_UNAVAILABLE."""
-        await self._write(list(self._streams))
+        if not self._streams:
+            return
+        args: list[str | int] = [self._worker_id, self._expires_at_ms(), SESSION_TTL_MS]
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
+            for key in list(self._streams):
+                await self._renew(keys=[self._name(key)], args=args, client=pipe)
+            await pipe.execute()
 
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of these drivers that have a session, on whichever worker. Raises STORE_UNAVAILABLE."""
@@ -86,14 +109,8 @@ class RedisSessions:
         now_ms = self._clock.now_ms()
         return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
 
-    async def _write(self, drivers: Sequence[DriverKey]) -> None:
-        if not drivers:
-            return
-        value = f"{self._worker_id}|{self._clock.now_ms() + SESSION_TTL_MS}"
-        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
-            for key in drivers:
-                pipe.set(self._name(key), value, px=SESSION_TTL_MS)
-            await pipe.execute()
+    def _expires_at_ms(self) -> int:
+        return self._clock.now_ms() + SESSION_TTL_MS
 
     def _name(self, key: DriverKey) -> str:
         city_id, driver_id = key

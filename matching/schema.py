@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 _LOCK = 0x6865_7868  # any number that all of our processes agree on
+_OUTBOX_DAYS = r"""
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = 'matching.outbox'::regclass AND c.relname ~ '^outbox_\d{8}$'
+"""
 _DAY_MS = 24 * 3600 * MS_PER_S
 
 
@@ -62,6 +66,17 @@ async def _make_day(connection: Connection, table: str, first_ms: int, end_ms: i
     move = f"WITH caught AS ({caught}) INSERT INTO {table} SELECT * FROM caught"  # noqa: S608 - constants and a date
     await connection.execute(move, first_ms, end_ms)
     await connection.execute(f"ALTER TABLE matching.outbox ATTACH PARTITION {table} FOR VALUES FROM ({first_ms}) TO ({end_ms})")
+
+
+async def drop_old_outbox_days(pool: asyncpg.Pool[asyncpg.Record], before_ms: int) -> None:
+    """Drops the outbox's partitions that hold nothing younger than this."""
+    first_kept = dt.datetime.fromtimestamp(before_ms // MS_PER_S, dt.UTC).strftime("outbox_%Y%m%d")
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        rows = await connection.fetch(_OUTBOX_DAYS)
+        for name in (row["name"] for row in rows):
+            if name < first_kept:
+                await connection.execute(f"DROP TABLE matching.{name}")
 
 
 def _upgrade(connection: sqlalchemy.Connection) -> None:

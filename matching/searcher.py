@@ -192,7 +192,7 @@ class Searcher:
             )
             for row in asked
         )
-        decision = self._changer.decide(ride, OffersPlanned(consideration.phase, planned))
+        decision = self._changer.decide(ride, OffersPlanned(consideration.phase, planned, consideration.complete))
         if decision.ride is ride:
             return
         await self._changer.commit(ride, decision, "system", consideration=consideration)

@@ -148,6 +148,7 @@ class MatchingServicer(MatchingServiceServicer):
         async for seen in self._watcher.ride(ride, request.after_version):
             now_ms = self._clock.now_ms()
             if isinstance(seen, Ride):
+                _check_visible(seen)  # a driver who has given the ride back sees no more of it
                 yield pb.WatchRideResponse(ride=wire.write_ride(seen), as_of_ms=now_ms)
             else:
                 yield wire.write_tracking(seen, now_ms)
@@ -186,7 +187,9 @@ class MatchingServicer(MatchingServiceServicer):
                 )
             )
 
-        return await self._once(key, pb.GoOfflineResponse, act)
+        reply = await self._once(key, pb.GoOfflineResponse, act)
+        await self._dispatcher.settle_offline(city.city_id, caller.subject, str(caller))
+        return reply
 
     async def WatchOffers(self, request: pb.WatchOffersRequest, context: Context) -> AsyncIterator[pb.WatchOffersResponse]:
         """The driver's offers."""
@@ -281,11 +284,7 @@ class MatchingServicer(MatchingServiceServicer):
 
     async def _visible_ride(self, ride_id: str) -> Ride:
         ride = await self._rides.ride(wire.read_ride_id(ride_id, self._cities))
-        caller = principal()
-        is_rider = caller.role is Role.RIDER and caller.subject == ride.rider_id
-        is_driver = caller.role is Role.DRIVER and ride.assignment is not None and ride.assignment.driver_id == caller.subject
-        if not (is_rider or is_driver or caller.role is Role.OPERATOR):
-            raise DomainError(Reason.NOT_YOURS, "the ride is somebody else's", ride_id=ride_id)
+        _check_visible(ride)
         return ride
 
     async def _once(self, key: RequestKey, kind: type[M], act: Callable[[], Awaitable[M]]) -> M:
@@ -295,7 +294,9 @@ class MatchingServicer(MatchingServiceServicer):
             try:
                 return await act()
             except RequestRepeated:
-                first = await self._rides.first_answer(key, self._clock.now_ms()) or b""
+                first = await self._rides.first_answer(key, self._clock.now_ms())
+                if first is None:
+                    raise DomainError(Reason.CONFLICT, "the same request is being answered elsewhere") from None
         return kind.FromString(first)
 
     async def _ride_change(
@@ -334,3 +335,12 @@ class MatchingServicer(MatchingServiceServicer):
             return await self._dispatcher.offer_event(caller.subject, event, offer_id, str(caller), key, answer)
 
         return await self._ride_change(request, offer_id, kind, act)
+
+
+def _check_visible(ride: Ride) -> None:
+    """Raises NOT_YOURS where the ride is neither its rider's nor its driver's who asks, nor an operator's."""
+    caller = principal()
+    is_rider = caller.role is Role.RIDER and caller.subject == ride.rider_id
+    is_driver = caller.role is Role.DRIVER and ride.assignment is not None and ride.assignment.driver_id == caller.subject
+    if not (is_rider or is_driver or caller.role is Role.OPERATOR):
+        raise DomainError(Reason.NOT_YOURS, "the ride is somebody else's", ride_id=ride.ride_id)

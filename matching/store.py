@@ -78,6 +78,9 @@ class Rides(Protocol):
     async def ride(self, ride_id: str) -> Ride:
         """The ride as it is. Raises RIDE_NOT_FOUND."""
 
+    async def versions(self, ride_ids: Sequence[str]) -> dict[str, int]:
+        """At which version is each of these rides?"""
+
     async def ride_of_offer(self, offer_id: str) -> Ride:
         """The ride that an offer is for. Raises OFFER_NOT_FOUND."""
 
@@ -140,8 +143,8 @@ class Drivers(Protocol):
     ) -> Driver:
         """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated."""
 
-    def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
-        """Every driver that is online or on a ride, in pages."""
+    def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
+        """Every driver that is online, on a ride, or changed since then, in pages."""
 
 
 class Claims(Protocol):

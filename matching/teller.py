@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +14,7 @@ from hexhail.kernel.units import MS_PER_S
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hexhail.cities import Cities
+    from hexhail.cities import Cities, City
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from matching.peers import Location
@@ -88,7 +89,7 @@ class Teller:
             if self._epochs.get(city.city_id) not in (None, epoch):
                 log.warning("location lost its states: telling all again", city_id=city.city_id)
             self._epochs[city.city_id] = epoch
-            await self._tell_all(city.city_id, epoch)
+            await self._tell_all(city, epoch)
             self._told_all_at_ms[city.city_id] = now_ms
 
     async def run(self) -> None:
@@ -103,17 +104,20 @@ class Teller:
                 log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
             await self._clock.sleep(self._check_period_s)
 
-    async def _tell_all(self, city_id: CityId, epoch: str) -> None:
-        async for page in self._drivers.online_drivers(city_id):
-            await self._location.tell(city_id, epoch, page, completes_snapshot=False)
-        await self._location.tell(city_id, epoch, (), completes_snapshot=True)
+    async def _tell_all(self, city: City, epoch: str) -> None:
+        """Who is offline is told as well, if that is news since the last time: it may have been lost with a process."""
+        since_ms = self._told_all_at_ms.get(city.city_id, 0) - self._retell_period_ms
+        async for page in self._drivers.drivers_to_tell(city.city_id, round(since_ms)):
+            await self._location.tell(city.city_id, epoch, _known(city, page), completes_snapshot=False)
+        await self._location.tell(city.city_id, epoch, (), completes_snapshot=True)
 
     async def _send(self, city_id: CityId, batch: list[Driver]) -> None:
         for attempt in (1, 2):
             if city_id not in self._epochs:
                 self._epochs[city_id], _ = await self._location.epoch(city_id)
             try:
-                await self._location.tell(city_id, self._epochs[city_id], batch, completes_snapshot=False)
+                known = _known(self._cities[city_id], batch)
+                await self._location.tell(city_id, self._epochs[city_id], known, completes_snapshot=False)
             except DomainError as error:
                 if error.reason is not Reason.EPOCH_CHANGED or attempt == 2:
                     raise
@@ -121,3 +125,11 @@ class Teller:
                 self._told_all_at_ms.pop(city_id, None)
             else:
                 return
+
+
+def _known(city: City, drivers: Iterable[Driver]) -> list[Driver]:
+    """The same drivers, with only those capabilities that the city's list still has: others would be refused."""
+    return [
+        replace(driver, capabilities=tuple(name for name in driver.capabilities if name in city.capabilities))
+        for driver in drivers
+    ]

@@ -46,6 +46,7 @@ class Timekeeper:
         self._timers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
+        self._in_hand: set[str] = set()
         changer.on_deadline = self.set_timer
 
     def set_timer(self, ride: Ride) -> None:
@@ -99,6 +100,9 @@ class Timekeeper:
             log.warning("timer left to the sweep", reason=error.reason, ride_id=ride_id)
 
     async def _act(self, ride: Ride) -> None:
+        if ride.ride_id in self._in_hand:
+            return  # its lease ran out while it is still being searched here
+        self._in_hand.add(ride.ride_id)
         try:
             if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), self._params[ride.city_id]):
                 await self._searcher.search(ride)
@@ -109,6 +113,8 @@ class Timekeeper:
         except Exception:
             log.exception("deadline failed", ride_id=ride.ride_id)
             raise
+        finally:
+            self._in_hand.discard(ride.ride_id)
 
     def _forget(self, done: asyncio.Task[None]) -> None:
         self._timers.discard(done)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.ids import CityId
     from matching.model import Ride
     from matching.peers import DriverPosition, Location
+    from matching.store import Rides
     from routing.model import Router
 
 _BATCH = 1_000
@@ -43,24 +44,29 @@ class Followed:
 
     ride: Ride
     tracked: Callable[[Track], None]
+    changed: Callable[[], None]
 
 
 class Tracker:
     """Tells watchers where their drivers are."""
 
     def __init__(
-        self, location: Location, routers: Mapping[CityId, Router], clock: Clock, periods_s: Mapping[CityId, float]
+        self, location: Location, rides: Rides, routers: Mapping[CityId, Router], clock: Clock, periods_s: Mapping[CityId, float]
     ) -> None:
         self._location = location
+        self._rides = rides
         self._routers = routers
         self._clock = clock
         self._periods_s = periods_s
         self._followed: set[Followed] = set()
 
     @contextmanager
-    def follow(self, ride: Ride, tracked: Callable[[Track], None]) -> Iterator[Followed]:
-        """Calls `tracked` with every new track of the ride's driver, for the time of the block."""
-        followed = Followed(ride, tracked)
+    def follow(self, ride: Ride, tracked: Callable[[Track], None], changed: Callable[[], None]) -> Iterator[Followed]:
+        """Calls `tracked` with every new track of the ride's driver, for the time of the block.
+
+        Calls `changed` where PostgreSQL has another version than the watcher: a notice that was lost is found out here.
+        """
+        followed = Followed(ride, tracked, changed)
         self._followed.add(followed)
         try:
             yield followed
@@ -80,9 +86,14 @@ class Tracker:
             await self.look_at(city_id)
 
     async def look_at(self, city_id: CityId) -> None:
-        """Looks once at one city. Raises PEER_UNAVAILABLE."""
-        here = [f for f in self._followed if f.ride.city_id == city_id and f.ride.state in ASSIGNED]
+        """Looks once at one city. Raises STORE_UNAVAILABLE, PEER_UNAVAILABLE."""
+        here = [f for f in self._followed if f.ride.city_id == city_id]
         for some in _batched(here, _BATCH):
+            versions = await self._rides.versions([f.ride.ride_id for f in some])
+            for followed in some:
+                if versions.get(followed.ride.ride_id, followed.ride.version) > followed.ride.version:
+                    followed.changed()
+        for some in _batched([f for f in here if f.ride.state in ASSIGNED], _BATCH):
             ids = sorted({f.ride.assignment.driver_id for f in some if f.ride.assignment})
             self._tell(city_id, some, await self._location.positions(city_id, ids))
 

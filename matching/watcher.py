@@ -79,7 +79,7 @@ class Watcher:
         version = after_version
         with (
             self._notices.watch(ride.ride_id, mail.on_ride),
-            self._tracker.follow(ride, mail.on_track) as followed,
+            self._tracker.follow(ride, mail.on_track, mail.on_ride) as followed,
         ):
             while True:
                 mail.event.clear()

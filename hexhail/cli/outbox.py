@@ -14,16 +14,27 @@ if TYPE_CHECKING:
 
 _ASSIGNMENTS = """
 SELECT aggregate_id, at_ms, envelope FROM matching.outbox
- WHERE city_id = $1 AND kind IN ('ASSIGNMENT_BEGAN', 'ASSIGNMENT_ENDED')
- ORDER BY aggregate_id, version, index
+ WHERE city_id = $1 AND position > $2 AND kind IN ('ASSIGNMENT_BEGAN', 'ASSIGNMENT_ENDED')
+ ORDER BY aggregate_id, version, at_ms, index
 """
+_END = "SELECT coalesce(max(position), 0) FROM matching.outbox"
 
 
-async def logged_assignments(postgres_dsn: str, city_id: str) -> list[Interval]:
-    """Every assignment of a city, from its event log."""
+async def end_of_log(postgres_dsn: str) -> int:
+    """The position of the newest event: what comes later is behind it."""
     connection = await asyncpg.connect(postgres_dsn)
     try:
-        rows = await connection.fetch(_ASSIGNMENTS, city_id)
+        position: int = await connection.fetchval(_END)
+        return position
+    finally:
+        await connection.close()
+
+
+async def logged_assignments(postgres_dsn: str, city_id: str, after: int = 0) -> list[Interval]:
+    """Every assignment of a city behind this position of the event log."""
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        rows = await connection.fetch(_ASSIGNMENTS, city_id, after)
     finally:
         await connection.close()
     return intervals_of((row["aggregate_id"], row["at_ms"], event_pb2.Envelope.FromString(row["envelope"])) for row in rows)

@@ -96,6 +96,7 @@ async def service_processes(plan: Plan) -> AsyncIterator[None]:
         stack.push_async_callback(stop_all)
         try:
             for service in SERVICES:
+                _set_log_aside(plan.launch(service).log)
                 children[service] = Child(plan.launch(service))
             async with asyncio.TaskGroup() as group:
                 for service, child in children.items():
@@ -105,6 +106,12 @@ async def service_processes(plan: Plan) -> AsyncIterator[None]:
         keepers = {service: partial(_keep_up, plan, service, children) for service in SERVICES}
         await stack.enter_async_context(background(keepers, SystemClock()))
         yield
+
+
+def _set_log_aside(log_file: Path) -> None:
+    """The former run's log is kept as `.log.1`, and no longer."""
+    if log_file.exists():
+        log_file.replace(log_file.with_suffix(".log.1"))
 
 
 def _must_be_free(service: str, address: str) -> None:

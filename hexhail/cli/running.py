@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hexhail.cli.outbox import logged_assignments
+from hexhail.cli.outbox import end_of_log, logged_assignments
 from hexhail.cli.processes import Plan, service_processes
 from hexhail.cli.town import Town, town_of
 from hexhail.client import Addresses
@@ -84,8 +84,9 @@ async def demo(settings: Settings, data_dir: Path, wish: Wish, clock_offset_ms: 
             if stop.is_set():
                 return None
             token_key = load_or_make_key(data_dir, TOKEN_KEY)
+            before = await end_of_log(stores.postgres_dsn)
             summary = await _live(town, wish, addresses, token_key, clock_offset_ms, stop, console)
-            logged = await logged_assignments(stores.postgres_dsn, wish.city_id)
+            logged = await logged_assignments(stores.postgres_dsn, wish.city_id, before)
             return summary.with_outbox(double_assignments(logged))
 
 

@@ -46,6 +46,21 @@ def peer_channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
+OURS = frozenset(
+    {
+        Reason.TOKEN_MISSING,
+        Reason.TOKEN_INVALID,
+        Reason.TOKEN_EXPIRED,
+        Reason.ROLE_NOT_ALLOWED,
+        Reason.NOT_IMPLEMENTED,
+        Reason.INTERNAL,
+        Reason.DRAINING,
+        Reason.DEADLINE_PASSED,
+    }
+)
+"""Reasons that are between the two services: to our own caller they all mean that the other does not answer."""
+
+
 class PeerToken:
     """The bearer metadata of a service's own calls, made by itself from the key that all services share."""
 
@@ -64,8 +79,9 @@ async def peer_errors(peer: str) -> AsyncIterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         known = domain_error(error)
-        if known is not None:
+        if known is not None and known.reason not in OURS:
             raise known from None
+        cause = known.reason if known is not None else error.code().name
         raise DomainError(
-            Reason.PEER_UNAVAILABLE, f"{peer} does not answer: {error.details()}", peer=peer, code=error.code().name
+            Reason.PEER_UNAVAILABLE, f"{peer} does not answer: {error.details()}", peer=peer, cause=cause
         ) from error

@@ -58,6 +58,11 @@ class Drain:
     _streams: set[asyncio.Task[Any]] = field(default_factory=set)
     draining: bool = False
 
+    @property
+    def open_streams(self) -> int:
+        """How many there are."""
+        return len(self._streams)
+
     def begin(self) -> None:
         """Ends every open stream, and refuses new calls."""
         self.draining = True
@@ -90,12 +95,14 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         drain: Drain,
         *,
         max_inflight: int = 2_000,
+        max_streams: int = 100_000,
         default_deadline_s: float = 10.0,
     ) -> None:
         self._token_key = token_key
         self._rules = rules
         self._drain = drain
         self._max_inflight = max_inflight
+        self._max_streams = max_streams
         self._default_deadline_s = default_deadline_s
         self._inflight = 0
 
@@ -141,6 +148,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._errors_mapped(method, context), self._drain.stream():
+                if self._drain.open_streams > self._max_streams:
+                    raise DomainError(Reason.OVERLOADED, "too many streams at once", retry_after_ms=5000)
                 self._admit(method, context)
                 if request is _MALFORMED:
                     raise _malformed()

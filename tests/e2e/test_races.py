@@ -12,7 +12,7 @@ from hexhail.client import RideState
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from matching import postgres_statements
-from simulator.witness import Interval, double_assignments
+from simulator.witness import Witness, double_assignments
 from tests.e2e.people import MIDDLE, Passenger, Phone, phones, until
 from tests.e2e.world import gridport, world_of
 
@@ -42,15 +42,15 @@ class VanishingClaims:
     def __init__(self, claims: Claims, crowd: int) -> None:
         self._claims = claims
         self._crowd = crowd
-        self._decided = 0
+        self.decided = 0
         self._all_decided = asyncio.Event()
 
     async def claim_ride(self, city_id: CityId, ride_id: str, owner: str, ttl_ms: int) -> bool:
         while not await self._claims.claim_ride(city_id, ride_id, owner, ttl_ms):
             pass  # a rival's claim, about to be deleted
         await self._claims.release_ride(city_id, ride_id, owner)
-        self._decided += 1
-        if self._decided == self._crowd:
+        self.decided += 1
+        if self.decided == self._crowd:
             self._all_decided.set()
         await self._all_decided.wait()
         return True
@@ -123,32 +123,36 @@ async def test_the_fence_rejects_forty_nine_commits_when_every_claim_vanishes(
 async def test_without_the_fence_the_witness_sees_double_assignments(
     stores: Stores, postgres_dsn: str, valkey: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The witness is worth something only if it sees the fault that the fence prevents."""
+    """The witness is worth something only if it sees the fault that the fence prevents: by the clients, and by the log."""
     unconditional = postgres_statements.UPDATE_RIDE.replace("AND version = $2", "AND $2::bigint IS NOT NULL")
     assert unconditional != postgres_statements.UPDATE_RIDE
     monkeypatch.setattr(postgres_statements, "UPDATE_RIDE", unconditional)
-    monkeypatch.setattr(
-        postgres_statements,
-        "INSERT_EVENT",
-        postgres_statements.INSERT_EVENT.rstrip() + " ON CONFLICT (at_ms, aggregate_id, version, index) DO NOTHING",
-    )
     crowd_size = 5
-    async with (
-        world_of(stores, CITY, wrap_claims=lambda claims: VanishingClaims(claims, crowd_size)) as world,
-        phones(world, around(crowd_size)) as crowd,
-    ):
+    vanishing: list[VanishingClaims] = []
+
+    def without_locks(claims: Claims) -> Claims:
+        vanishing.append(VanishingClaims(claims, crowd_size))
+        return vanishing[0]
+
+    async with world_of(stores, CITY, wrap_claims=without_locks) as world, phones(world, around(crowd_size)) as crowd:
         connection = await asyncpg.connect(postgres_dsn)
         await connection.execute("DROP INDEX matching.assignments_one_active_per_ride")
         await connection.execute("DROP INDEX matching.assignments_one_active_per_slot")
         await connection.close()
-        answers = await all_accept(world, crowd, Passenger(world, world.rider()))
-        told = [
-            Interval(answer.assignment.accepted_at_ms, answer.ride_id, answer.assignment.driver_id)
-            for answer in answers
-            if not isinstance(answer, Reason) and answer.assignment is not None
-        ]
-        assert len(told) == crowd_size
-        assert double_assignments(told) > 0
+        rider, witness = Passenger(world, world.rider()), Witness()
+        await rider.request()
+        accepting = []
+        for number, phone in enumerate(crowd, 1):  # each decides at an instant of its own, none has committed yet
+            await phone.next_offer()
+            accepting.append(asyncio.create_task(accept(phone)))
+            await until(lambda n=number: vanishing[0].decided == n, f"{number} have not decided")  # type: ignore[misc]
+            world.clock.advance(1)
+        answers = await asyncio.gather(*accepting)
+        for phone, answer in zip(crowd, answers, strict=True):
+            assert not isinstance(answer, Reason)
+            witness.accepted(answer, phone.app.driver_id)
+        assert double_assignments(witness.intervals()) == crowd_size - 1
+        assert double_assignments(await logged_assignments(postgres_dsn, world.city.city_id)) == crowd_size - 1
 
 
 async def test_the_event_log_tells_of_every_assignment(stores: Stores, postgres_dsn: str, valkey: object) -> None:

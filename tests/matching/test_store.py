@@ -14,6 +14,7 @@ from hexhail.cities import Cities, load_city
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import CityId, DriverId, OfferId, QuoteId, RideId, RiderId
 from hexhail.kernel.settings import Settings
+from matching import postgres_statements
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.model import (
     DeadlinePassed,
@@ -184,7 +185,18 @@ async def test_of_two_changes_of_one_version_one_is_made(bench: Bench) -> None:
     assert await bench.count("assignments") == 1
 
 
-async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench) -> None:
+async def test_a_driver_on_a_ride_is_not_asked(bench: Bench) -> None:
+    """A search that has read its facts before the driver accepted another ride decides again."""
+    await bench.driver("d1")
+    first = await bench.offer(await bench.request(1), "d1")
+    await bench.happen(first, OfferAccepted(first.offers[0].offer_id))
+    with pytest.raises(Conflict):
+        await bench.offer(await bench.request(2), "d1")
+
+
+async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one who was asked while on a ride: the unique index holds by itself."""
+    monkeypatch.setattr(postgres_statements, "ANY_ASSIGNED", "SELECT $1::text IS NULL AND $2::text[] IS NULL")
     await bench.driver("d1")
     first = await bench.offer(await bench.request(1), "d1")
     await bench.happen(first, OfferAccepted(first.offers[0].offer_id))
@@ -349,8 +361,10 @@ async def test_a_driver_on_a_ride_is_told_of_even_when_it_has_gone_offline(bench
     await bench.happen(ride, OfferAccepted(ride.offers[0].offer_id))
     for driver_id in ("busy", "home"):
         await bench.online(driver_id, False)
-    pages = [page async for page in bench.store.online_drivers(CITY)]
+    pages = [page async for page in bench.store.drivers_to_tell(CITY, bench.now_ms + 1)]
     assert [(d.driver_id, d.ride_id) for page in pages for d in page] == [("busy", ride.ride_id), ("free", "")]
+    changed = [page async for page in bench.store.drivers_to_tell(CITY, bench.now_ms)]
+    assert [d.driver_id for page in changed for d in page] == ["busy", "free", "home"]
 
 
 async def test_a_riders_rides_come_newest_first_and_page_by_page(bench: Bench) -> None:

@@ -33,6 +33,7 @@ class FakeLocation:
     complete: bool = False
     silent: bool = False
     told: dict[str, int] = field(default_factory=dict)
+    capabilities: dict[str, tuple[str, ...]] = field(default_factory=dict)
     calls: list[list[str]] = field(default_factory=list)
     snapshots: int = 0
     in_the_middle: Any = None
@@ -54,6 +55,7 @@ class FakeLocation:
             act()
         self.calls.append([driver.driver_id for driver in drivers])
         for driver in drivers:
+            self.capabilities[driver.driver_id] = driver.capabilities
             self.told[driver.driver_id] = max(driver.version, self.told.get(driver.driver_id, 0))
         self.complete = self.complete or completes_snapshot
         self.snapshots += completes_snapshot
@@ -72,7 +74,10 @@ class FakeDrivers:
 
     online: list[Driver] = field(default_factory=list)
 
-    async def online_drivers(self, city_id: CityId) -> AsyncIterator[list[Driver]]:
+    asked_since_ms: list[int] = field(default_factory=list)
+
+    async def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
+        self.asked_since_ms.append(changed_since_ms)
         for driver in self.online:
             yield [driver]
 
@@ -212,3 +217,19 @@ async def test_the_loop_outlasts_locations_silence(bench: Bench) -> None:
 def test_a_driver_is_known_by_city_and_id() -> None:
     assert driver("d1").key == (CITY, "d1")
     assert replace(driver("d1"), version=9).key == driver("d1").key
+
+
+async def test_the_first_telling_is_of_everybody_the_next_of_whoever_changed_since(bench: Bench) -> None:
+    """Who went offline as a process died is told by the next one: nobody else remembers it."""
+    await bench.teller.check_epochs()
+    bench.clock.advance(RETELL_MS)
+    await bench.teller.check_epochs()
+    first, second = bench.drivers.asked_since_ms
+    assert first <= 0
+    assert NOW_MS - RETELL_MS <= second <= NOW_MS
+
+
+async def test_capabilities_that_the_city_has_dropped_are_not_told(bench: Bench) -> None:
+    await bench.teller.tell([replace(driver("d1"), capabilities=("economy", "rickshaw"))])
+    assert bench.location.told == {"d1": 1}
+    assert bench.location.capabilities == {"d1": ("economy",)}

@@ -42,9 +42,9 @@ _STATEMENTS = (
         body jsonb NOT NULL
     )
     """,
-    # A rider sits in one car at a time.
+    # A rider sits in one car at a time, in whichever city.
     """
-    CREATE UNIQUE INDEX rides_one_active_per_rider ON matching.rides (city_id, rider_id)
+    CREATE UNIQUE INDEX rides_one_active_per_rider ON matching.rides (rider_id)
         WHERE state IN ('SEARCHING', 'OFFERED', 'ACCEPTED', 'ARRIVED', 'IN_PROGRESS')
     """,
     # A quote buys one ride, as long as that ride lives or was ridden.
@@ -70,7 +70,7 @@ _STATEMENTS = (
         pickup_distance_m integer NOT NULL
     )
     """,
-    "CREATE UNIQUE INDEX offers_one_live_per_driver ON matching.offers (city_id, driver_id) WHERE state = 'LIVE'",
+    "CREATE UNIQUE INDEX offers_one_live_per_driver ON matching.offers (driver_id) WHERE state = 'LIVE'",
     "CREATE INDEX offers_of_ride ON matching.offers (ride_id)",
     """
     CREATE TABLE matching.assignments (
@@ -85,7 +85,7 @@ _STATEMENTS = (
     """,
     # The fence: one rider in one car, whatever happened to any lock.
     """
-    CREATE UNIQUE INDEX assignments_one_active_per_slot ON matching.assignments (city_id, driver_id, slot)
+    CREATE UNIQUE INDEX assignments_one_active_per_slot ON matching.assignments (driver_id, slot)
         WHERE released_at_ms IS NULL
     """,
     "CREATE UNIQUE INDEX assignments_one_active_per_ride ON matching.assignments (ride_id) WHERE released_at_ms IS NULL",
