@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from hexhail.cli.outbox import end_of_log, logged_assignments
 from hexhail.cli.processes import Plan, service_processes
 from hexhail.cli.town import Town, town_of
 from hexhail.client import Addresses
-from hexhail.embedded import embedded_stores
+from hexhail.embedded import StoreError, check_postgres, check_valkey, embedded_stores
 from hexhail.kernel.clock import SystemClock
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.tokens import Role, mint_token
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hexhail.cli.town import Wish
+    from hexhail.embedded import Stores
     from hexhail.kernel.settings import Settings
     from simulator.summary import Summary
 
+_STORE_LOOK_S, _STORE_MISSES = 2.0, 3
 TOKEN_KEY = "tokens"  # noqa: S105 - a file's name
 
 
@@ -56,8 +58,24 @@ async def up(settings: Settings, city_ids: Sequence[str], clock_offset_ms: int, 
                 for name in ("location", "matching", "pricing"):
                     console.print(f"  {name:9} {getattr(addresses, name)}")
                 console.print(f"  logs and data in {settings.data_dir}", soft_wrap=True)
-                await stop.wait()
+                await until_stopped(stop, stores)
                 console.print("draining ...")
+
+
+async def until_stopped(stop: asyncio.Event, stores: Stores) -> None:
+    """Returns when told to stop. Raises StoreError when a store has not answered for some seconds."""
+    misses = 0
+    while not stop.is_set():
+        try:
+            await asyncio.gather(check_valkey(stores.redis_url), check_postgres(stores.postgres_dsn))
+            misses = 0
+        except StoreError:
+            misses += 1
+            if misses == _STORE_MISSES:
+                raise
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STORE_LOOK_S):
+                await stop.wait()
 
 
 async def demo(settings: Settings, data_dir: Path, wish: Wish, clock_offset_ms: int | None, console: Console) -> Summary | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hexhail.client import OfferState, RideState
+from hexhail.client import OfferState, RiderApp, RideState, RideView, Role
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
-from tests.e2e.people import MIDDLE, Passenger, phones, until
+from tests.e2e.people import MIDDLE, PATIENCE_S, Passenger, phones, until
 from tests.e2e.world import gridport, world_of
 
 if TYPE_CHECKING:
@@ -130,3 +131,40 @@ async def test_who_gives_a_ride_back_is_not_asked_again_and_the_next_one_is(
         assert not first.live()
         await second.app.accept(again.offer_id)
         await until(lambda: rider.told[-1].assignment is not None and rider.told[-1].assignment.driver_id == "d2", "not d2")
+
+
+async def test_whose_offer_was_withdrawn_is_asked_again_when_the_ride_comes_back(
+    stores: Stores, postgres_dsn: str, valkey: object
+) -> None:
+    async with world_of(stores, gridport(matching=NEAREST_FIRST)) as world, phones(world, row(2)) as (first, second):
+        await Passenger(world, world.rider()).request()
+        offer = await first.next_offer()
+        withdrawn = await second.next_offer()
+        await first.app.accept(offer.offer_id)
+        await until(lambda: not second.live(), "the offer is not withdrawn")
+        await first.app.cancel_assignment(offer.ride_id, "flat tyre")
+        again = await second.next_offer()
+        assert again.offer_id != withdrawn.offer_id
+
+
+async def test_who_gave_a_ride_back_sees_no_more_of_it(stores: Stores, postgres_dsn: str, valkey: object) -> None:
+    async with world_of(stores, gridport(matching=NEAREST_FIRST)) as world, phones(world, row(2)) as (first, _):
+        await Passenger(world, world.rider()).request()
+        offer = await first.next_offer()
+        await first.app.accept(offer.offer_id)
+        driver_id = first.app.driver_id
+        eyes = RiderApp(world.channels, world.city.city_id, driver_id, world.token(Role.DRIVER, driver_id))
+        seen: list[RideView] = []
+
+        async def watch() -> None:
+            async for view in eyes.watch_ride(offer.ride_id):
+                assert isinstance(view, RideView)
+                seen.append(view)  # noqa: PERF401 - what was seen must be there when the stream ends with an error
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: seen, "nothing was seen")
+        await first.app.cancel_assignment(offer.ride_id)
+        with pytest.raises(DomainError) as ended:
+            await asyncio.wait_for(watching, PATIENCE_S)
+        assert ended.value.reason is Reason.NOT_YOURS
+        assert all(view.assignment is not None and view.assignment.driver_id == driver_id for view in seen)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from hexhail.client import RideState
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.channel import PeerToken, peer_channel
 from matching.location_grpc import GrpcLocation
-from tests.e2e.people import MIDDLE, NEAR, Passenger, phones, until
+from tests.e2e.people import MIDDLE, NEAR, Passenger, Phone, phones, until
 from tests.e2e.world import TOKEN_KEY, gridport, world_of
 
 if TYPE_CHECKING:
@@ -86,3 +87,31 @@ async def second_requested(rider: Passenger) -> bool:
             raise
         return False
     return True
+
+
+async def test_an_empty_database_beside_an_old_valkey_is_believed(stores: Stores, postgres_dsn: str, valkey: object) -> None:
+    """Versions of drivers grow with real time too: what an earlier database told location does not outlive it."""
+    async with world_of(stores, gridport()) as world, phones(world, [NEAR]) as (phone,):
+        for _ in range(3):
+            await phone.app.go_offline()
+            await phone.app.go_online()
+        await phone.app.go_offline()
+    connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute("DROP SCHEMA matching CASCADE")
+    await connection.close()
+    async with world_of(stores, gridport()) as world, phones(world, [NEAR]):
+        assert await nearby(world) == ("d1",)
+
+
+async def test_who_went_offline_as_the_process_died_is_told_by_the_next_one(
+    stores: Stores, postgres_dsn: str, valkey: object
+) -> None:
+    async with world_of(stores, gridport()) as world, phones(world, [NEAR]):
+        connection = await asyncpg.connect(postgres_dsn)
+        await connection.execute("UPDATE matching.drivers SET online = false, version = version + 1")
+        await connection.close()
+        assert await nearby(world) == ("d1",)
+    async with world_of(stores, gridport()) as world:
+        phone = Phone(world, world.driver("d1"), NEAR)
+        await phone.report()
+        assert await nearby(world) == ()
