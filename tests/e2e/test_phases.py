@@ -159,7 +159,7 @@ async def test_who_gave_a_ride_back_sees_no_more_of_it(stores: Stores, postgres_
         async def watch() -> None:
             async for view in eyes.watch_ride(offer.ride_id):
                 assert isinstance(view, RideView)
-                seen.append(view)  # noqa: PERF401 - what was seen must be there when the stream ends with an error
+                seen.append(view)
 
         watching = asyncio.create_task(watch())
         await until(lambda: seen, "nothing was seen")
