@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
+    from hexhail.kernel.ids import CityId
     from matching.dispatcher import Dispatcher
     from matching.model import Event
     from matching.store import Drivers, RequestKey, Rides
@@ -155,40 +156,22 @@ class MatchingServicer(MatchingServiceServicer):
 
     async def GoOnline(self, request: pb.GoOnlineRequest, context: Context) -> pb.GoOnlineResponse:
         """The driver is ready for offers."""
-        city = self._cities[request.city_id]
-        caller = principal()
-        key = wire.read_request_key(city.city_id, caller, request.request_id, request)
+        city_id, caller = self._cities[request.city_id].city_id, principal()
 
-        def write(driver: Driver) -> pb.GoOnlineResponse:
-            return pb.GoOnlineResponse(driver=wire.write_driver(driver))
+        async def act(key: RequestKey, answer: Callable[[Driver], bytes]) -> Driver:
+            return await self._dispatcher.go_online(city_id, caller.subject, str(caller), key, answer)
 
-        async def act() -> pb.GoOnlineResponse:
-            return write(
-                await self._dispatcher.go_online(
-                    city.city_id, caller.subject, str(caller), key, lambda driver: write(driver).SerializeToString()
-                )
-            )
-
-        return await self._once(key, pb.GoOnlineResponse, act)
+        return await self._driver_state_change(request, city_id, pb.GoOnlineResponse, act)
 
     async def GoOffline(self, request: pb.GoOfflineRequest, context: Context) -> pb.GoOfflineResponse:
         """The driver wants no more offers."""
-        city = self._cities[request.city_id]
-        caller = principal()
-        key = wire.read_request_key(city.city_id, caller, request.request_id, request)
+        city_id, caller = self._cities[request.city_id].city_id, principal()
 
-        def write(driver: Driver) -> pb.GoOfflineResponse:
-            return pb.GoOfflineResponse(driver=wire.write_driver(driver))
+        async def act(key: RequestKey, answer: Callable[[Driver], bytes]) -> Driver:
+            return await self._dispatcher.go_offline(city_id, caller.subject, str(caller), key, answer)
 
-        async def act() -> pb.GoOfflineResponse:
-            return write(
-                await self._dispatcher.go_offline(
-                    city.city_id, caller.subject, str(caller), key, lambda driver: write(driver).SerializeToString()
-                )
-            )
-
-        reply = await self._once(key, pb.GoOfflineResponse, act)
-        await self._dispatcher.settle_offline(city.city_id, caller.subject, str(caller))
+        reply = await self._driver_state_change(request, city_id, pb.GoOfflineResponse, act)
+        await self._dispatcher.settle_offline(city_id, caller.subject, str(caller))
         return reply
 
     async def WatchOffers(self, request: pb.WatchOffersRequest, context: Context) -> AsyncIterator[pb.WatchOffersResponse]:
@@ -246,25 +229,12 @@ class MatchingServicer(MatchingServiceServicer):
     async def UpsertDriver(self, request: pb.UpsertDriverRequest, context: Context) -> pb.UpsertDriverResponse:
         """Makes a driver known, or changes what is known."""
         city, driver_id, capabilities, rating_milli = wire.read_driver(request, self._cities)
-        caller = principal()
-        key = wire.read_request_key(city.city_id, caller, request.request_id, request)
+        actor = str(principal())
 
-        def write(driver: Driver) -> pb.UpsertDriverResponse:
-            return pb.UpsertDriverResponse(driver=wire.write_driver(driver))
+        async def act(key: RequestKey, answer: Callable[[Driver], bytes]) -> Driver:
+            return await self._dispatcher.upsert_driver(city.city_id, driver_id, capabilities, rating_milli, actor, key, answer)
 
-        async def act() -> pb.UpsertDriverResponse:
-            driver = await self._dispatcher.upsert_driver(
-                city.city_id,
-                driver_id,
-                capabilities,
-                rating_milli,
-                str(caller),
-                key,
-                lambda driver: write(driver).SerializeToString(),
-            )
-            return write(driver)
-
-        return await self._once(key, pb.UpsertDriverResponse, act)
+        return await self._driver_state_change(request, city.city_id, pb.UpsertDriverResponse, act)
 
     async def GetDriver(self, request: pb.GetDriverRequest, context: Context) -> pb.GetDriverResponse:
         """One driver."""
@@ -316,6 +286,24 @@ class MatchingServicer(MatchingServiceServicer):
 
         async def once() -> M:
             return write(await act(key, lambda ride: write(ride).SerializeToString()))
+
+        return await self._once(key, kind, once)
+
+    async def _driver_state_change(
+        self,
+        request: Any,
+        city_id: CityId,
+        kind: type[M],
+        act: Callable[[RequestKey, Callable[[Driver], bytes]], Awaitable[Driver]],
+    ) -> M:
+        """A change whose answer is the driver."""
+        key = wire.read_request_key(city_id, principal(), request.request_id, request)
+
+        def write(driver: Driver) -> M:
+            return kind(driver=wire.write_driver(driver))
+
+        async def once() -> M:
+            return write(await act(key, lambda driver: write(driver).SerializeToString()))
 
         return await self._once(key, kind, once)
 
