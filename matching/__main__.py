@@ -26,12 +26,13 @@ from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.location_grpc import GrpcLocation
 from matching.notices import Notices
+from matching.params import MatchingParams
 from matching.postgres_store import PostgresStore
 from matching.pricing_grpc import GrpcPricing
 from matching.redis_claims import RedisClaims
 from matching.redis_sessions import RedisSessions
 from matching.schema import drop_old_outbox_days, ensure_outbox_days, migrate
-from matching.searcher import MatchingParams, Searcher
+from matching.searcher import Searcher
 from matching.servicer import ACCESS, MatchingServicer
 from matching.teller import Teller
 from matching.timekeeper import Timekeeper

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,8 @@ from hexhail.kernel.ids import DriverId, OfferId, mint
 from hexhail.kernel.units import MS_PER_S
 from matching.candidates import DriverFacts, consider, with_outcome
 from matching.model import OffersPlanned, PlannedOffer, RideState
-from matching.offers import OfferParams, next_phase
-from matching.ranking import Candidates, RankingParams, acceptance_milli
+from matching.offers import next_phase
+from matching.ranking import Candidates, acceptance_milli
 from matching.store import Conflict
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from matching.candidates import Consideration
     from matching.changer import Changer
     from matching.model import Ride
+    from matching.params import MatchingParams
     from matching.peers import Location, Nearby
     from matching.store import Claims, Driver, Drivers, Rides, Sessions
     from routing.model import Router
@@ -35,31 +35,6 @@ log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 3
 _CLAIM_MARGIN_MS = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class SearchParams:
-    """How many drivers are looked at."""
-
-    candidates: int = 20
-    """At the least; three times a phase's size where that is more."""
-    max_pages: int = 4
-    """When too few of them can be asked, the next nearest are looked at, this often."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where nobody would be looked at."""
-        if self.candidates < 1 or self.max_pages < 1:
-            raise ValueError("candidates and max_pages must be at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class MatchingParams:
-    """The `[matching]` section of a city's file."""
-
-    offers: OfferParams = field(default_factory=OfferParams)
-    ranking: RankingParams = field(default_factory=RankingParams)
-    search: SearchParams = field(default_factory=SearchParams)
-    tracking_period_s: float = 3.0
 
 
 class Searcher:

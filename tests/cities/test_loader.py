@@ -16,7 +16,7 @@ from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import CityId
 from hexhail.kernel.settings import Settings
 from location.params import LocationParams
-from matching.searcher import MatchingParams
+from matching.params import MatchingParams
 from pricing.params import PricingParams
 from routing.city import KINDS, router_for
 from simulator.params import SimulatorParams
