@@ -38,7 +38,9 @@ async def test_a_ride_from_quote_to_completion(stores: Stores, postgres_dsn: str
 
         await phone.report(MIDDLE)
         await phone.app.arrive(ride.ride_id)
+        await rider.until_state(RideState.ARRIVED)
         await phone.app.start(ride.ride_id)
+        await rider.until_state(RideState.IN_PROGRESS)
         await phone.report(DROPOFF)
         await phone.app.complete(ride.ride_id)
         await rider.end_of_watch()
@@ -49,6 +51,6 @@ async def test_a_ride_from_quote_to_completion(stores: Stores, postgres_dsn: str
             RideState.IN_PROGRESS,
             RideState.COMPLETED,
         ]
-        assert phone.offers[offer.offer_id].state is OfferState.ACCEPTED
+        await until(lambda: phone.offers[offer.offer_id].state is OfferState.ACCEPTED, "the phone's offer is not accepted")
         assert (await world.operator().get_driver("d1")).ride_id == ""
         assert world.channels.counts.rpc_errors == {}
