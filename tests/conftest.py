@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from redis.asyncio import Redis
 
 from hexhail.embedded import Stores, embedded_stores
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 configure_logs("tests", "console", "warning")
+
+# The same examples in every run, and no verdict on how fast the machine is. `--hypothesis-profile=default` looks further.
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
 
 DATA_DIR = Path(os.environ.get("HEXHAIL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from hypothesis import given
@@ -66,7 +67,10 @@ def test_the_order_of_telling_does_not_matter(found: list[Interval], chance: obj
 
 @given(intervals)
 def test_it_is_zero_exactly_where_no_two_intervals_conflict(found: list[Interval]) -> None:
-    kept = {(i.begin_ms, i.ride_id, i.driver_id): i for i in sorted(found, key=lambda i: -(i.end_ms or 10**9))}
+    kept = {
+        (i.begin_ms, i.ride_id, i.driver_id): i
+        for i in sorted(found, key=lambda i: -(math.inf if i.end_ms is None else i.end_ms))
+    }
     ordered = [kept[key] for key in sorted(kept)]
     conflict = any(
         (a.end_ms is None or a.end_ms > b.begin_ms)
