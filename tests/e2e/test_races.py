@@ -13,7 +13,7 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from matching import postgres_statements
 from simulator.witness import Witness, double_assignments
-from tests.e2e.people import MIDDLE, Passenger, Phone, phones, until
+from tests.e2e.people import MIDDLE, PATIENCE_S, Passenger, Phone, phones, until
 from tests.e2e.world import gridport, world_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hexhail.client import RideView
     from hexhail.embedded import Stores
     from hexhail.kernel.ids import CityId
-    from matching.store import Claims
+    from matching.store import Change, Claims, Driver
     from tests.e2e.world import World
 
 CROWD = 50
@@ -193,3 +193,30 @@ async def test_cancel_and_accept_at_once_have_one_outcome_for_both(stores: Store
             assert (await world.operator().get_driver(phone.app.driver_id)).ride_id == ""
             await until(lambda o=offer.offer_id: o not in {x.offer_id for x in phone.live()}, "the offer stays live")  # type: ignore[misc]
             await world.matching.teller.check_epochs()
+
+
+async def test_what_is_committed_is_told_even_if_the_caller_has_gone(
+    stores: Stores, postgres_dsn: str, valkey: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a driver's phone that breaks off between the commit and the telling, the rider hears of the driver all the same."""
+    async with world_of(stores, CITY) as world, phones(world, around(1)) as (phone,):
+        rider = Passenger(world, world.rider())
+        await rider.request()
+        offer = await phone.next_offer()
+        commit, committed, gone = world.matching.store.commit, asyncio.Event(), asyncio.Event()
+
+        async def slow_commit(change: Change) -> list[Driver]:
+            touched = await commit(change)
+            committed.set()
+            await gone.wait()
+            return touched
+
+        monkeypatch.setattr(world.matching.store, "commit", slow_commit)
+        accepting = asyncio.create_task(phone.app.accept(offer.offer_id))
+        await asyncio.wait_for(committed.wait(), PATIENCE_S)
+        accepting.cancel()
+        await asyncio.wait({accepting})
+        gone.set()
+        told = await rider.until_state(RideState.ACCEPTED)
+        assert told.assignment is not None
+        assert told.assignment.driver_id == phone.app.driver_id

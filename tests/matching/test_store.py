@@ -27,7 +27,7 @@ from matching.model import (
     RideState,
 )
 from matching.offers import OfferParams, begin, decide
-from matching.postgres_store import PostgresStore
+from matching.postgres_store import PostgresStore, postgres_errors
 from matching.schema import ensure_outbox_days, migrate
 from matching.store import Change, Conflict, RequestKey, RequestRepeated
 from tests.matching.rides import NOW_MS, searching
@@ -385,3 +385,16 @@ async def test_postgresql_that_does_not_answer_is_an_outage_not_an_empty_answer(
         bench.store.lease_due(NOW_MS, LEASE_MS, 10),
     ):
         assert await refused(question) is Reason.STORE_UNAVAILABLE
+
+
+async def test_a_deadlock_that_postgresql_broke_is_a_conflict_and_a_defect_of_ours_no_outage() -> None:
+    with pytest.raises(Conflict):
+        async with postgres_errors():
+            raise asyncpg.DeadlockDetectedError("broken")
+    with pytest.raises(asyncpg.InterfaceError):
+        async with postgres_errors():
+            raise _Unfit("a text where a number belongs")
+
+
+class _Unfit(asyncpg.InterfaceError, ValueError):
+    """As asyncpg says that a value does not fit a statement."""

@@ -1,0 +1,31 @@
+"""Which worker holds a driver's session, when the driver comes back elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hexhail.cities import Cities, load_city
+from hexhail.kernel.clock import ManualClock
+from hexhail.kernel.ids import CityId
+from hexhail.kernel.settings import Settings
+from matching.redis_sessions import RedisSessions
+from tests.matching.rides import NOW_MS
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CITY = CityId("gridport")
+
+
+async def test_an_old_stream_neither_ends_nor_renews_the_session_that_another_worker_holds(valkey: Redis) -> None:
+    cities, clock = Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS)
+    first, second, third = (RedisSessions(valkey, cities, clock, worker) for worker in ("a", "b", "c"))
+    await first.open(CITY, "d1", "s1")
+    await second.open(CITY, "d1", "s2")
+    await first.renew()
+    assert not await first.holds(CITY, "d1", "s1")
+    assert await second.holds(CITY, "d1", "s2")
+    await first.close(CITY, "d1", "s1")
+    assert await third.with_session(CITY, ["d1"]) == {"d1"}
+    await second.close(CITY, "d1", "s2")
+    assert await third.with_session(CITY, ["d1"]) == set()
