@@ -52,7 +52,7 @@ class Changer:
         self._clock = clock
         self._params = params
         self._background: set[asyncio.Task[Any]] = set()
-        self.on_deadline: Callable[[Ride], None] = lambda _ride: None
+        self.on_change: Callable[[Ride], None] = lambda _ride: None
         """Called with every ride that changed: its deadline may be new, or gone."""
 
     async def change(
@@ -98,9 +98,8 @@ class Changer:
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of work that goes on although its caller has gone: what is committed must also be told."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._ended)
+        task = self._start(work)
+        task.add_done_callback(_retrieved)
         return await asyncio.shield(task)
 
     async def _commit_and_announce(self, change: Change) -> Ride:
@@ -120,14 +119,15 @@ class Changer:
 
     async def close(self) -> None:
         """Waits for what is still being told."""
-        await asyncio.gather(*self._background, return_exceptions=True)
+        while self._background:  # what ends may have more to tell
+            await asyncio.gather(*self._background, return_exceptions=True)
 
     def _announce(self, before: Ride | None, ride: Ride, touched: list[Driver]) -> None:
         known = set(before.offers) if before else set()
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
         self._later(self._notices.publish(ride.city_id, subjects))
-        self.on_deadline(ride)
+        self.on_change(ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:
             self._later(self._release(ride, closed))
@@ -141,11 +141,22 @@ class Changer:
             log.warning("claims left to expire", reason=error.reason, ride_id=ride.ride_id)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        self._start(work).add_done_callback(_logged)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._background.discard)
+        return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.debug("told to whoever waits", error=str(task.exception()))
+
+def _retrieved(task: asyncio.Task[Any]) -> None:
+    """Its error is told to whoever waits; where nobody does any more, the change has not come about, and that is all."""
+    if not task.cancelled() and task.exception() is not None:
+        log.debug("a change has not come about", error=str(task.exception()))
+
+
+def _logged(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for it: a failure is a defect that only the log can tell."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("telling failed", exc_info=task.exception())

@@ -47,7 +47,7 @@ class Timekeeper:
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
         self._in_hand: set[str] = set()
-        changer.on_deadline = self.set_timer
+        changer.on_change = self.set_timer
 
     def set_timer(self, ride: Ride) -> None:
         """Wakes up at the ride's deadline, unless it is so far away that the sweep will do."""

@@ -1,4 +1,4 @@
--- Takes in fixes of distinct drivers. ARGV[2...]: driver id, position record, in turn (at most 1,000 pairs).
+-- Takes in fixes of distinct drivers. ARGV[2...]: driver id, position record, in turn (at most 256 pairs).
 -- Returns a digit per fix: 1 taken in (or there already: the repeat of a write whose reply was lost), 0 not newer.
 local ids = {}
 for i = 2, #ARGV, 2 do
