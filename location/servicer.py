@@ -55,6 +55,7 @@ ACCESS: Final = {
     "ResolveZones": EVERYONE,
     "SetDriverStates": frozenset({Role.SERVICE}),
     "GetStateEpoch": frozenset({Role.SERVICE}),
+    "EraseDriver": _READERS,
 }
 
 

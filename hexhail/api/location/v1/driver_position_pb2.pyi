@@ -96,6 +96,7 @@ class NearbyDriver(_message.Message):
     DISTANCE_M_FIELD_NUMBER: _builtins.int
     RATING_MILLI_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    ZONE_IDS_FIELD_NUMBER: _builtins.int
     distance_m: _builtins.float
     """Great-circle distance to the place asked about, metres."""
     rating_milli: _builtins.int
@@ -104,6 +105,10 @@ class NearbyDriver(_message.Message):
     def position(self) -> Global___DriverPosition: ...
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def zone_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The city's zones in which the driver is, in the order of the city's list."""
+
     def __init__(
         self,
         *,
@@ -111,10 +116,11 @@ class NearbyDriver(_message.Message):
         distance_m: _builtins.float = ...,
         rating_milli: _builtins.int = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        zone_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "distance_m", b"distance_m", "position", b"position", "rating_milli", b"rating_milli"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "distance_m", b"distance_m", "position", b"position", "rating_milli", b"rating_milli", "zone_ids", b"zone_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

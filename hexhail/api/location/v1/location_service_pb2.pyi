@@ -504,7 +504,9 @@ class WatchDriversRequest(_message.Message):
     period_ms: _builtins.int
     """At most one message in this time; 0 means 1,000."""
     @_builtins.property
-    def driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 10,000."""
+
     def __init__(
         self,
         *,
@@ -694,7 +696,9 @@ class ResolveZonesRequest(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     @_builtins.property
-    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_geo_pb2.LatLng]: ...
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_geo_pb2.LatLng]:
+        """1 to 10,000."""
+
     def __init__(
         self,
         *,
@@ -715,7 +719,9 @@ class ResolveZonesResponse(_message.Message):
 
     RESOLVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def resolved(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedZones]: ...
+    def resolved(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedZones]:
+        """One for each place asked about, in that order."""
+
     def __init__(
         self,
         *,
@@ -860,3 +866,45 @@ class GetStateEpochResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStateEpochResponse: _TypeAlias = GetStateEpochResponse  # noqa: Y015
+
+@_typing.final
+class EraseDriverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CITY_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    city_id: _builtins.str
+    driver_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        city_id: _builtins.str = ...,
+        driver_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["city_id", b"city_id", "driver_id", b"driver_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseDriverRequest: _TypeAlias = EraseDriverRequest  # noqa: Y015
+
+@_typing.final
+class EraseDriverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASED_FIELD_NUMBER: _builtins.int
+    erased: _builtins.bool
+    """False where nothing was known of the driver."""
+    def __init__(
+        self,
+        *,
+        erased: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseDriverResponse: _TypeAlias = EraseDriverResponse  # noqa: Y015

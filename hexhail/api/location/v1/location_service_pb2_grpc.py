@@ -97,6 +97,11 @@ class LocationServiceStub:
                 request_serializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochRequest.SerializeToString,
                 response_deserializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochResponse.FromString,
                 _registered_method=True)
+        self.EraseDriver = channel.unary_unary(
+                '/hexhail.api.location.v1.LocationService/EraseDriver',
+                request_serializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverRequest.SerializeToString,
+                response_deserializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverResponse.FromString,
+                _registered_method=True)
 
 
 class LocationServiceServicer:
@@ -191,6 +196,14 @@ class LocationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseDriver(self, request, context):
+        """Forgets all that is kept of a driver here: position, state, place in the index (roles service, operator). A driver that goes
+        on reporting is known again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -253,6 +266,11 @@ def add_LocationServiceServicer_to_server(servicer, server):
                     servicer.GetStateEpoch,
                     request_deserializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochRequest.FromString,
                     response_serializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochResponse.SerializeToString,
+            ),
+            'EraseDriver': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseDriver,
+                    request_deserializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverRequest.FromString,
+                    response_serializer=hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -582,6 +600,33 @@ class LocationService:
             '/hexhail.api.location.v1.LocationService/GetStateEpoch',
             hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochRequest.SerializeToString,
             hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.GetStateEpochResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseDriver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hexhail.api.location.v1.LocationService/EraseDriver',
+            hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverRequest.SerializeToString,
+            hexhail_dot_api_dot_location_dot_v1_dot_location__service__pb2.EraseDriverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,10 @@ class LocationServiceStub:
     """
     GetStateEpoch: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.GetStateEpochRequest, _location_service_pb2.GetStateEpochResponse]
     """The epoch of the states that location holds; a new one means that they were lost (role service)."""
+    EraseDriver: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.EraseDriverRequest, _location_service_pb2.EraseDriverResponse]
+    """Forgets all that is kept of a driver here: position, state, place in the index (roles service, operator). A driver that goes
+    on reporting is known again.
+    """
 
 @_typing.type_check_only
 class LocationServiceAsyncStub(LocationServiceStub):
@@ -101,6 +105,10 @@ class LocationServiceAsyncStub(LocationServiceStub):
     """
     GetStateEpoch: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetStateEpochRequest, _location_service_pb2.GetStateEpochResponse]  # type: ignore[assignment]
     """The epoch of the states that location holds; a new one means that they were lost (role service)."""
+    EraseDriver: _aio.UnaryUnaryMultiCallable[_location_service_pb2.EraseDriverRequest, _location_service_pb2.EraseDriverResponse]  # type: ignore[assignment]
+    """Forgets all that is kept of a driver here: position, state, place in the index (roles service, operator). A driver that goes
+    on reporting is known again.
+    """
 
 class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Where is everyone? Any call can fail with TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED (UNAUTHENTICATED), ROLE_NOT_ALLOWED
@@ -207,5 +215,15 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.GetStateEpochResponse, _abc.Awaitable[_location_service_pb2.GetStateEpochResponse]]:
         """The epoch of the states that location holds; a new one means that they were lost (role service)."""
+
+    @_abc_1.abstractmethod
+    def EraseDriver(
+        self,
+        request: _location_service_pb2.EraseDriverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_service_pb2.EraseDriverResponse, _abc.Awaitable[_location_service_pb2.EraseDriverResponse]]:
+        """Forgets all that is kept of a driver here: position, state, place in the index (roles service, operator). A driver that goes
+        on reporting is known again.
+        """
 
 def add_LocationServiceServicer_to_server(servicer: LocationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
