@@ -67,7 +67,7 @@ class Quoter:
         row = surge.table.of(np.array([cell], dtype=np.uint64))
         multiplier_milli = int(row.multiplier_milli[0])
         basis = SurgeBasis(cell, surge.version, surge.as_of_ms, surge.stale, int(row.supply[0]), int(row.demand_milli[0]))
-        tod_milli = time_of_day_milli(now_ms, city.zone, one.params.time_of_day)
+        tod_milli = time_of_day_milli(now_ms, city.zone_info, one.params.time_of_day)
         given = []
         for product in products:
             priced = fare(distance_m, duration_s, multiplier_milli, tod_milli, one.params.fare_of(product))

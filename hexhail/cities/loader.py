@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import shapely
 import shapely.geometry
 
-from hexhail.cities.model import City, Product
+from hexhail.cities.model import City, Product, Zone, ZoneKind
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import check_city_name, check_name
@@ -44,8 +44,7 @@ class _AreaTable:
     def __post_init__(self) -> None:
         if bool(self.polygon) == bool(self.geojson):
             raise ValueError("give either polygon or geojson")
-        if not all(Place(lat, lng).is_valid() for lat, lng in self.polygon):
-            raise ValueError("polygon holds a corner that is not [latitude, longitude] in degrees")
+        _check_corners(self.polygon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,40 @@ class _ProductTable:
     capabilities: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _ZoneTable:
+    id: str
+    kind: str
+    polygon: tuple[tuple[float, float], ...]
+    pickup_points: tuple[tuple[float, float], ...] = ()
+    """For riders in a no-pickup zone, (lat, lng) each."""
+
+    def __post_init__(self) -> None:
+        _check_names("id", [self.id])
+        if self.kind not in set(ZoneKind):
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(ZoneKind)}")
+        _check_corners(self.polygon)
+        if not all(Place(lat, lng).is_valid() for lat, lng in self.pickup_points):
+            raise ValueError("pickup_points holds one that is not [latitude, longitude] in degrees")
+        if self.pickup_points and self.kind != ZoneKind.NO_PICKUP:
+            raise ValueError(f"pickup_points are for {ZoneKind.NO_PICKUP} zones only")
+
+
+@dataclass(frozen=True, slots=True)
+class _ZonesTable:
+    zones: tuple[_ZoneTable, ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = [zone.id for zone in self.zones]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"zones name {next(each for each in ids if ids.count(each) > 1)!r} twice")
+
+
+def _check_corners(polygon: Sequence[tuple[float, float]]) -> None:
+    if not all(Place(lat, lng).is_valid() for lat, lng in polygon):
+        raise ValueError("polygon holds a corner that is not [latitude, longitude] in degrees")
+
+
 def _check_names(key: str, names: Sequence[str]) -> None:
     if not names:
         raise ValueError(f"{key} are none")
@@ -113,7 +146,7 @@ def load_city_file(path: Path, data_dir: Path) -> City:
         raise CityError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CityError(f"{path}: not TOML: {error}") from None
-    unknown = set(document) - {"city", *SECTIONS}
+    unknown = set(document) - {"city", "zones", *SECTIONS}
     if unknown:
         raise CityError(f"{path}: unknown sections {', '.join(sorted(unknown))}")
     table = _structure(document.get("city", {}), _CityTable, f"{path.name} [city]")
@@ -125,6 +158,7 @@ def load_city_file(path: Path, data_dir: Path) -> City:
     except (ZoneInfoNotFoundError, ValueError):
         raise CityError(f"{path.name} [city]: {table.time_zone!r} is not a time zone") from None
     products = tuple(Product(p.id, p.capabilities) for p in table.products)
+    area = _area(table.area, data_dir, path.name)
     city = City(
         city_id=city_id,
         name=table.name,
@@ -136,8 +170,9 @@ def load_city_file(path: Path, data_dir: Path) -> City:
         freshness_limit_s=table.freshness_limit_s,
         capabilities=table.capabilities,
         products=products,
-        area=_area(table.area, data_dir, path.name),
+        area=area,
         policies={section: document.get(section, {}) for section in SECTIONS},
+        zones=_zones(document.get("zones", []), area, path.name),
     )
     for product in products:
         try:
@@ -150,10 +185,7 @@ def load_city_file(path: Path, data_dir: Path) -> City:
 def _area(table: _AreaTable, data_dir: Path, where: str) -> shapely.Polygon | shapely.MultiPolygon:
     area: shapely.geometry.base.BaseGeometry
     if table.polygon:
-        try:
-            area = shapely.Polygon([(lng, lat) for lat, lng in table.polygon])
-        except ValueError as error:
-            raise CityError(f"{where} [city.area]: polygon: {error}") from None
+        area = _polygon(table.polygon, f"{where} [city.area]")
     else:
         path = data_dir / table.geojson
         try:
@@ -168,6 +200,44 @@ def _area(table: _AreaTable, data_dir: Path, where: str) -> shapely.Polygon | sh
     if not isinstance(area, shapely.Polygon | shapely.MultiPolygon) or area.is_empty or not area.is_valid:
         raise CityError(f"{where} [city.area]: not a valid polygon")
     return area
+
+
+def _polygon(corners: Sequence[tuple[float, float]], where: str) -> shapely.Polygon:
+    try:
+        return shapely.Polygon([(lng, lat) for lat, lng in corners])
+    except ValueError as error:
+        raise CityError(f"{where}: polygon: {error}") from None
+
+
+def _zones(tables: object, area: shapely.Polygon | shapely.MultiPolygon, where: str) -> tuple[Zone, ...]:
+    zones = tuple(
+        Zone(
+            zone_id=table.id,
+            kind=ZoneKind(table.kind),
+            area=_polygon(table.polygon, f"{where}: zone {table.id}"),
+            pickup_points=tuple(Place(lat, lng) for lat, lng in table.pickup_points),
+        )
+        for table in _structure({"zones": tables}, _ZonesTable, where).zones
+    )
+    for zone in zones:
+        if zone.area.is_empty or not zone.area.is_valid:
+            raise CityError(f"{where}: zone {zone.zone_id}: not a valid polygon")
+        if not area.intersection(zone.area).area > 0:
+            raise CityError(f"{where}: zone {zone.zone_id}: lies outside the service area altogether")
+        for number, point in enumerate(zone.pickup_points, 1):
+            wrong = _no_pickup_because(point, area, zones)
+            if wrong:
+                raise CityError(f"{where}: zone {zone.zone_id}: pickup point {number} {wrong}")
+    return zones
+
+
+def _no_pickup_because(point: Place, area: shapely.Polygon | shapely.MultiPolygon, zones: Sequence[Zone]) -> str:
+    if not shapely.contains_xy(area, point.lng, point.lat):
+        return "lies outside the service area"
+    for zone in zones:
+        if zone.kind is ZoneKind.NO_PICKUP and shapely.contains_xy(zone.area, point.lng, point.lat):
+            return f"lies in the no-pickup zone {zone.zone_id}"
+    return ""
 
 
 def city_files(settings: Settings) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -28,6 +29,26 @@ class Product:
     capabilities: tuple[str, ...]
 
 
+class ZoneKind(StrEnum):
+    """What a zone is for."""
+
+    NAMED = "named"
+    NO_PICKUP = "no_pickup"
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A part of a city that has a name of its own, and perhaps a rule.
+
+    pickup_points : where riders in a no-pickup zone are sent; none leaves it to the zone's surroundings
+    """
+
+    zone_id: str
+    kind: ZoneKind
+    area: shapely.Polygon
+    pickup_points: tuple[Place, ...] = ()
+
+
 @dataclass(frozen=True)
 class City:
     """A city: where it is, what it sells, and its policies, each a table for the service that owns it."""
@@ -44,13 +65,14 @@ class City:
     products: tuple[Product, ...]
     area: shapely.Polygon | shapely.MultiPolygon
     policies: Mapping[str, Mapping[str, object]]
+    zones: tuple[Zone, ...] = ()
 
     def __post_init__(self) -> None:
         """Prepares the area for fast look-ups."""
         shapely.prepare(self.area)
 
     @cached_property
-    def zone(self) -> ZoneInfo:
+    def zone_info(self) -> ZoneInfo:
         """The city's time zone."""
         return ZoneInfo(self.time_zone)
 

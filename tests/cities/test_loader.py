@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import shapely.geometry
 
-from hexhail.cities import Cities, CityError, load_city, load_city_file, policy_of
+from hexhail.cities import Cities, CityError, ZoneKind, load_city, load_city_file, policy_of
 from hexhail.cities.loader import SECTIONS, city_files
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
@@ -47,7 +48,20 @@ capabilities = ["economy", "xl"]
 id = "economy"
 capabilities = ["economy"]
 """
-SQUARE = {"type": "Polygon", "coordinates": [[[2.2, 48.8], [2.4, 48.8], [2.4, 48.9], [2.2, 48.9], [2.2, 48.8]]]}
+ZONES = """
+[[zones]]
+id = "palace"
+kind = "named"
+polygon = [[48.85, 2.30], [48.85, 2.31], [48.86, 2.31], [48.86, 2.30]]
+
+[[zones]]
+id = "market"
+kind = "no_pickup"
+polygon = [[48.84, 2.32], [48.84, 2.33], [48.85, 2.33], [48.85, 2.32]]
+pickup_points = [[48.845, 2.335], [48.855, 2.325]]
+"""
+SQUARE = shapely.geometry.mapping(shapely.box(-74.03, 40.69, -73.90, 40.89))
+"""Around all of Manhattan."""
 
 
 @pytest.fixture
@@ -69,7 +83,7 @@ def written(folder: Path, text: str) -> Path:
 def test_a_built_in_city_loads(settings: Settings, city_id: str) -> None:
     city = load_city(city_id, settings)
     assert city.city_id == city_id
-    assert city.zone.key == city.time_zone
+    assert city.zone_info.key == city.time_zone
     assert city.products
 
 
@@ -147,6 +161,65 @@ def test_a_complaint_is_one_line_that_names_file_and_fault(tmp_path: Path, old: 
     assert "town.toml" in line
     assert says in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (ZONES, "[zones]\nid = 'palace'", "town.toml"),
+        (ZONES, "[[zones]]", "town.toml.zones[0].id"),
+        ('id = "market"', 'id = "palace"', "zones name 'palace' twice"),
+        ('id = "market"', 'id = "the market"', "id holds characters"),
+        ('id = "market"', 'id = ""', "id is empty"),
+        ('id = "market"', "", "required, and missing @ town.toml.zones[1].id"),
+        ('id = "market"', 'id = "market"\nname = "Market"', "unknown keys: name @ town.toml.zones[1]"),
+        ('kind = "no_pickup"', 'kind = "swamp"', "kind 'swamp' is none of named, no_pickup"),
+        ('kind = "no_pickup"', 'kind = "named"', "pickup_points are for no_pickup zones only"),
+        ("[48.84, 2.32]", "[98.84, 2.32]", "polygon holds a corner that is not [latitude, longitude]"),
+        ("[48.84, 2.32]", "[48.84]", "town.toml.zones[1].polygon"),
+        ("[[48.84, 2.32], [48.84, 2.33], [48.85, 2.33], [48.85, 2.32]]", "[]", "zone market: not a valid polygon"),
+        ("[[48.84, 2.32], [48.84, 2.33], [48.85, 2.33], [48.85, 2.32]]", "[[1, 2], [3, 4]]", "zone market: polygon"),
+        ("[48.85, 2.33], [48.85, 2.32]", "[48.85, 2.32], [48.85, 2.33]", "zone market: not a valid polygon"),
+        ("48.8, 2.2], [48.8, 2.4", "48.852, 2.2], [48.852, 2.4", "zone market: lies outside the service area altogether"),
+        ("[48.845, 2.335]", "[148.845, 2.335]", "pickup_points holds one that is not [latitude, longitude]"),
+        ("[48.855, 2.325]", "[48.905, 2.325]", "zone market: pickup point 2 lies outside the service area"),
+        ("[48.845, 2.335]", "[48.845, 2.325]", "zone market: pickup point 1 lies in the no-pickup zone market"),
+    ],
+)
+def test_a_complaint_of_a_zone_is_one_line_that_names_file_and_fault(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = (GOOD + ZONES).replace(old, new, 1)
+    assert text != GOOD + ZONES
+    with pytest.raises(CityError) as complaint:
+        load_city_file(written(tmp_path, text), tmp_path)
+    line = str(complaint.value)
+    assert "town.toml" in line
+    assert says in line
+    assert "\n" not in line
+
+
+def test_a_pickup_point_in_another_no_pickup_zone_is_refused(tmp_path: Path) -> None:
+    text = (GOOD + ZONES).replace('kind = "named"', 'kind = "no_pickup"').replace("[48.855, 2.325]", "[48.855, 2.305]")
+    with pytest.raises(CityError, match="zone market: pickup point 2 lies in the no-pickup zone palace"):
+        load_city_file(written(tmp_path, text), tmp_path)
+
+
+def test_a_city_knows_its_zones_in_the_order_of_its_file(tmp_path: Path) -> None:
+    palace, market = load_city_file(written(tmp_path, GOOD + ZONES), tmp_path).zones
+    assert (palace.zone_id, palace.kind, palace.pickup_points) == ("palace", ZoneKind.NAMED, ())
+    assert (market.zone_id, market.kind) == ("market", ZoneKind.NO_PICKUP)
+    assert market.pickup_points == (Place(48.845, 2.335), Place(48.855, 2.325))
+    assert market.area.bounds == (2.32, 48.84, 2.33, 48.85), "longitude, latitude, as shapely has them"
+    assert load_city_file(written(tmp_path, GOOD), tmp_path).zones == ()
+
+
+def test_the_built_in_cities_have_zones_of_both_kinds(settings: Settings) -> None:
+    for city_id in BUILT_IN:
+        assert {zone.kind for zone in load_city(city_id, settings).zones} == set(ZoneKind), city_id
+
+
+def test_manhattans_zones_lie_in_the_real_manhattan(data_dir: Path) -> None:
+    city = load_city("manhattan", Settings(data=data_dir))
+    assert all(shapely.covers(city.area, zone.area) for zone in city.zones)
 
 
 def test_a_file_that_is_not_there_or_is_no_text_is_named(tmp_path: Path) -> None:
