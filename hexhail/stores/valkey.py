@@ -3,19 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from hexhail.embedded.errors import StoreError, shown
 from hexhail.kernel.errors import DomainError, Reason
+from hexhail.stores.address import cluster_seeds
+from hexhail.stores.line import Line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from hexhail.stores.line import Call
 
 ANSWER_S: Final = 2.0
 _CHECK_LINE_S: Final = 15
+
+
+class Valkey(Protocol):
+    """A Valkey or Redis, one node or a cluster, for whoever asks much and often."""
+
+    async def ask(self, calls: Sequence[Call]) -> list[Any]:
+        """What is the answer to each of these calls? In their order, in one round trip to each node that is concerned.
+
+        Replies are as RESP3 has them: bytes, int, float, None, list, dict. In the place of a reply that there is not, there is
+        what it failed by: a `ResponseError` that the server gave, or STORE_UNAVAILABLE where its node has not answered within
+        ANSWER_S; the other calls stand. `answered` raises the first.
+
+        On one node the calls are carried out in their order, with those of others between; on a cluster, only those of one slot
+        are. All keys of a call are in one slot. EVALSHA of a script that was given to `open_valkey` and that the server does not
+        know loads it, and is carried out after the other calls. A call that has failed for want of an answer may have been done.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+def open_valkey(redis_url: str, scripts: Sequence[str] = ()) -> Valkey:
+    """What HEXHAIL_REDIS_URL names, one node or a cluster; it is not reached before the first question.
+
+    `scripts` are the texts of all scripts that will be called by EVALSHA. Raises ValueError for an address that is none.
+    """
+    known = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in scripts}
+    seeds = cluster_seeds(redis_url)
+    if seeds:
+        raise NotImplementedError
+    return _Single(Line(_connector(redis_url), known))
+
+
+def answered(replies: list[Any]) -> list[Any]:
+    """The replies, when all are. Raises STORE_UNAVAILABLE for the first that failed."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            with valkey_errors():
+                raise reply
+    return replies
 
 
 def connect(redis_url: str) -> Redis:
@@ -23,7 +77,10 @@ def connect(redis_url: str) -> Redis:
 
     It has no socket timeout: with one, redis-py sends under `asyncio.wait_for`, which in Python 3.11 loses a cancellation that
     comes as the sending ends, so that a cancelled task lives on. `valkey_answers` around every question bounds it instead.
+    Raises StoreError for a cluster, which is asked through `open_valkey` only.
     """
+    if cluster_seeds(redis_url):
+        raise StoreError(f"this service cannot use a cluster yet: give it a single Valkey instead of {shown(redis_url)}")
     pool = BlockingConnectionPool.from_url(
         redis_url,
         max_connections=16,
@@ -52,3 +109,30 @@ async def valkey_answers() -> AsyncIterator[None]:
     with valkey_errors():
         async with asyncio.timeout(ANSWER_S):
             yield
+
+
+class _Single:
+    """One node."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def ask(self, calls: Sequence[Call]) -> list[Any]:
+        if not calls:
+            return []
+        try:
+            async with valkey_answers():
+                return await self._line.exchange(calls)
+        except DomainError as error:
+            await self._line.hang_up()
+            return [error] * len(calls)
+
+    async def aclose(self) -> None:
+        await self._line.close()
+
+
+def _connector(redis_url: str) -> Callable[[], AbstractConnection]:
+    options: dict[str, Any] = {**parse_url(redis_url)}
+    made = options.pop("connection_class", Connection)
+    options |= {"socket_timeout": None, "socket_connect_timeout": ANSWER_S, "retry": Retry(NoBackoff(), 0), "protocol": 3}
+    return partial(made, **options)
