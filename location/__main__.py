@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
 from hexhail.cities import policy_of
 from hexhail.rpc.background import background
-from hexhail.rpc.server import Server, ServiceSpec, serving
+from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
 from hexhail.stores.valkey import connect
 from location.counter import SupplyCounter
@@ -20,6 +20,7 @@ from location.redis_store import RedisLocationStore
 from location.servicer import ACCESS, FULL_NAME, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper
+from location.zones import Zones
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,16 +48,21 @@ def assemble(city: City, client: redis.asyncio.Redis, clock: Clock) -> CityLocat
         finder=Finder(store, city.index_resolution, params.nearby, clock, metrics),
         counter=SupplyCounter(store, limit_ms, params.supply_max_age_ms, clock, metrics),
         sweeper=Sweeper(store, limit_ms, params, clock, metrics),
+        zones=Zones(city.area, city.zones, city.index_resolution, params.zones),
         metrics=metrics,
     )
 
 
 @asynccontextmanager
-async def running(cities: Cities, *, clock: Clock, token_key: bytes, listen: str, redis_url: str) -> AsyncIterator[Server]:
+async def running(
+    cities: Cities, *, clock: Clock, token_key: bytes, listen: str, redis_url: str, shell: Shell | None = None
+) -> AsyncIterator[Server]:
     """The service for the time of the block. Raises CityError and ListenError."""
+    shell = shell or Shell()
     client = connect(redis_url)
     try:
         locations = {city.city_id: assemble(city, client, clock) for city in cities}
+        shell.exporter.show("location", {city_id: location.metrics for city_id, location in locations.items()})
         spec = ServiceSpec(
             full_name=FULL_NAME,
             servicer=LocationServicer(cities, locations, clock),  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
@@ -69,7 +75,7 @@ async def running(cities: Cities, *, clock: Clock, token_key: bytes, listen: str
             for location in locations.values()
             for name, run in (("ingester", location.ingester.run), ("sweeper", location.sweeper.run))
         }
-        async with background(loops, clock), serving(spec, listen, token_key) as server:
+        async with background(loops, clock), serving(spec, listen, token_key, shell=shell) as server:
             yield server
     finally:
         await client.aclose()
@@ -83,10 +89,11 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Server]:
         token_key=runtime.token_key,
         listen=runtime.settings.location_address,
         redis_url=runtime.redis_url,
+        shell=runtime.shell,
     )
 
 
-SERVICE = Service("location", from_runtime)
+SERVICE = Service("location", from_runtime, has_workers=True)
 
 if __name__ == "__main__":
     raise SystemExit(main_of(SERVICE))

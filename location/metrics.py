@@ -6,26 +6,31 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hexhail.kernel.counters import counted_by, counter
+from location.model import DropReason
+
 if TYPE_CHECKING:
-    from location.model import DropReason, Ingested
+    from location.model import Ingested
 
 
 @dataclass(slots=True)
 class LocationMetrics:
-    """Counters that only grow."""
+    """Counters of one city; they only grow."""
 
-    fixes_accepted: int = 0
-    fixes_dropped: Counter[DropReason] = field(default_factory=Counter)
-    flushes: int = 0
-    flush_failures: int = 0
-    sessions_opened: int = 0
-    states_applied: int = 0
-    states_ignored: int = 0
-    drivers_swept: int = 0
-    positions_forgotten: int = 0
-    nearby_questions: int = 0
-    nearby_readings: int = 0
-    supply_snapshots: int = 0
+    fixes_accepted: int = counter("Fixes taken into the index.")
+    fixes_dropped: Counter[DropReason] = field(
+        default_factory=Counter, metadata=counted_by("reason", DropReason, "Fixes not taken into the index.")
+    )
+    flushes: int = counter("Writes of gathered fixes to the store.")
+    flush_failures: int = counter("Writes of gathered fixes that the store did not answer.")
+    sessions_opened: int = counter("Sessions opened.")
+    states_applied: int = counter("Drivers' states taken from matching.")
+    states_ignored: int = counter("Drivers' states that were not newer than the known ones.")
+    drivers_swept: int = counter("Drivers taken out of the index because they went silent.")
+    positions_forgotten: int = counter("Positions deleted because their time was over.")
+    nearby_questions: int = counter("Searches for nearby drivers.")
+    nearby_readings: int = counter("Readings of the store that searches for nearby drivers took.")
+    supply_snapshots: int = counter("Snapshots of supply read from the store.")
 
     def count(self, ingested: Ingested) -> None:
         """Adds what became of some fixes."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
+    from hexhail.rpc.server import Shell
     from hexhail.rpc.service import Runtime
     from matching.store import Claims
     from routing.model import Router
@@ -90,6 +91,7 @@ async def running(
     pricing_address: str,
     routers: Mapping[CityId, Router],
     wrap_claims: Callable[[Claims], Claims] = lambda claims: claims,
+    shell: Shell | None = None,
 ) -> AsyncIterator[Running]:
     """The matching service for the time of the block. `wrap_claims` lets a test take the locks away."""
     worker_id = secrets.token_hex(6)
@@ -149,7 +151,7 @@ async def running(
             add_MatchingServiceServicer_to_server,
             ACCESS,
         )
-        server = await stack.enter_async_context(serving(spec, listen, token_key))
+        server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
         yield Running(server, store, teller, timekeeper, tracker)
 
 
@@ -166,6 +168,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
         location_address=settings.location_address,
         pricing_address=settings.pricing_address,
         routers=routers_of(runtime.cities, settings),
+        shell=runtime.shell,
     )
 
 

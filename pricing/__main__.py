@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
+    from hexhail.rpc.server import Shell
     from hexhail.rpc.service import Runtime
     from routing.model import Router
 
@@ -65,6 +66,7 @@ async def running(
     location_address: str,
     matching_address: str,
     routers: Mapping[CityId, Router],
+    shell: Shell | None = None,
 ) -> AsyncIterator[Running]:
     """Serves pricing, and keeps surge up to date, for the time of the block.
 
@@ -112,7 +114,7 @@ async def running(
             for city_id in params:
                 await board.other_than(city_id, None)
 
-        server = await stack.enter_async_context(serving(spec, listen, token_key, prices_known))
+        server = await stack.enter_async_context(serving(spec, listen, token_key, prices_known, shell))
         yield Running(server, repricer)
 
 
@@ -129,6 +131,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
         location_address=settings.location_address,
         matching_address=settings.matching_address,
         routers=routers_of(runtime.cities, settings),
+        shell=runtime.shell,
     )
 
 

@@ -26,6 +26,16 @@ class Settings(BaseSettings):
     location_address: str = Field(default="127.0.0.1:7601", description="Where the location service listens.")
     matching_address: str = Field(default="127.0.0.1:7602", description="Where the matching service listens.")
     pricing_address: str = Field(default="127.0.0.1:7603", description="Where the pricing service listens.")
+    metrics_address: str = Field(default="", description="Where counters are shown, as http://ADDRESS/metrics; empty: nowhere.")
+    max_stream_age_s: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1e6,
+        description="Streams end with OK at about this age, to connect again; none means 600 for workers, else never.",
+    )
+    worker_address: str = Field(
+        default="", description="Set by `serve --workers` for its children: they share a port, and each answers here alone."
+    )
     clock_offset_ms: int = Field(default=0, description="Added to the machine's time in everything but tokens.")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -6,10 +6,12 @@ One server interceptor does it all, in this order, so that servicers hold nothin
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
-from contextlib import asynccontextmanager
+import time
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -17,11 +19,15 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from hexhail.kernel.errors import DomainError, Reason
+from hexhail.rpc.calls import CallCounters
 from hexhail.rpc.status import CODE_OF, DETAILS_KEY, status_details
 from hexhail.rpc.tokens import Principal, Role, verify_token
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from hexhail.rpc.streams import Drain
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -51,40 +57,6 @@ class MethodRule:
     implemented: bool = True
 
 
-@dataclass(slots=True)
-class Drain:
-    """Ends open streams with OK when the server is about to stop: grpc would cut them off with an error."""
-
-    _streams: set[asyncio.Task[Any]] = field(default_factory=set)
-    draining: bool = False
-
-    @property
-    def open_streams(self) -> int:
-        """How many there are."""
-        return len(self._streams)
-
-    def begin(self) -> None:
-        """Ends every open stream, and refuses new calls."""
-        self.draining = True
-        for task in self._streams:
-            task.cancel("drain")
-
-    @asynccontextmanager
-    async def stream(self) -> AsyncIterator[None]:
-        """Around the serving of one stream: leaves quietly when the server drains."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine always runs in a task
-        self._streams.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.draining:
-                raise
-            task.uncancel()
-        finally:
-            self._streams.discard(task)
-
-
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Identity, access, room, deadline, error mapping and logging for every method of a server."""
 
@@ -94,6 +66,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         rules: Mapping[str, MethodRule],
         drain: Drain,
         *,
+        calls: CallCounters | None = None,
+        stream_life_s: Callable[[], float] = lambda: math.inf,
         max_inflight: int = 2_000,
         max_streams: int = 100_000,
         default_deadline_s: float = 10.0,
@@ -101,6 +75,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._token_key = token_key
         self._rules = rules
         self._drain = drain
+        self._calls = calls if calls is not None else CallCounters()
+        self._stream_life_s = stream_life_s
         self._max_inflight = max_inflight
         self._max_streams = max_streams
         self._default_deadline_s = default_deadline_s
@@ -118,7 +94,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             return handler
         any_handler: Any = handler  # the four kinds of behaviour differ in type only
         if handler.response_streaming:
-            serve = self._stream(method, any_handler.stream_stream or any_handler.unary_stream)
+            serve = self._stream(method, any_handler.stream_stream or any_handler.unary_stream, reads=handler.request_streaming)
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
         else:
             serve = self._unary(method, any_handler.stream_unary or any_handler.unary_unary)
@@ -128,7 +104,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> Any:
-            async with self._errors_mapped(method, context):
+            async with self._around(method, context, self._calls.under_way):
                 self._admit(method, context)
                 if request is _MALFORMED:
                     raise _malformed()
@@ -145,20 +121,24 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         return serve
 
-    def _stream(self, method: str, behaviour: Any) -> Any:
+    def _stream(self, method: str, behaviour: Any, *, reads: bool) -> Any:
         async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._errors_mapped(method, context), self._drain.stream():
-                if self._drain.open_streams > self._max_streams:
+            async with self._around(method, context, self._calls.streams_open):
+                if self._drain.open_streams >= self._max_streams:
                     raise DomainError(Reason.OVERLOADED, "too many streams at once", retry_after_ms=5000)
-                self._admit(method, context)
+                caller = self._admit(method, context)
                 if request is _MALFORMED:
                     raise _malformed()
-                async for reply in behaviour(request, context):
-                    yield reply
+                life_s = min(caller.expires_at_s - time.time(), self._stream_life_s())
+                with self._drain.stream(life_s, reads=reads) as stream:
+                    asked = stream.requests(request) if reads else request
+                    async with aclosing(stream.replies(behaviour(asked, context))) as replies:
+                        async for reply in replies:
+                            yield reply
 
         return serve
 
-    def _admit(self, method: str, context: Context) -> None:
+    def _admit(self, method: str, context: Context) -> Principal:
         if self._drain.draining:
             raise DomainError(Reason.DRAINING, "this server is shutting down: connect again")
         caller = verify_token(self._token_key, _bearer(context))
@@ -171,23 +151,32 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             raise DomainError(Reason.NOT_IMPLEMENTED, f"{method} is not built yet", method=method)
         _principal.set(caller)
         structlog.contextvars.bind_contextvars(caller=str(caller))
+        return caller
 
     def _time_left_s(self, context: Context) -> float:
         left_s = cast("float | None", context.time_remaining())  # none where the caller set no deadline
         return self._default_deadline_s if left_s is None else left_s
 
     @asynccontextmanager
-    async def _errors_mapped(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: Context, counted: Counter[str]) -> AsyncIterator[None]:
+        counted[method] += 1
+        code = grpc.StatusCode.CANCELLED
         try:
             yield
+            code = grpc.StatusCode.OK
         except DomainError as error:
+            code = CODE_OF[error.reason]
             await self._abort(context, method, error)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception:
             incident_id = secrets.token_hex(8)
             log.exception("call failed", method=method, incident_id=incident_id)
+            code = CODE_OF[Reason.INTERNAL]
             await self._abort(context, method, DomainError(Reason.INTERNAL, "a defect of ours", incident_id=incident_id))
+        finally:
+            counted[method] -= 1
+            self._calls.ended[method, code.name] += 1
 
     @staticmethod
     async def _abort(context: Context, method: str, error: DomainError) -> None:

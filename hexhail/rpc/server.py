@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,25 +14,32 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hexhail.kernel.addresses import is_socket_path, with_port
+from hexhail.kernel.randomness import generator
 from hexhail.rpc.background import end
-from hexhail.rpc.interceptor import Drain, MethodRule, ServerInterceptor
+from hexhail.rpc.calls import CallCounters
+from hexhail.rpc.exporter import Exporter
+from hexhail.rpc.interceptor import MethodRule, ServerInterceptor
+from hexhail.rpc.streams import Drain, StreamAge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    import numpy as np
 
     from hexhail.rpc.tokens import Role
 
 log = structlog.get_logger(__name__)
 
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # a taken port is an error, not a second silent listener
-    ("grpc.server.max_pending_requests", 20_000),  # thousands of phones open their streams in the same second
-    ("grpc.server.max_pending_requests_hard_limit", 40_000),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
+SERVER_OPTIONS: Mapping[str, int] = {
+    "grpc.so_reuseport": 0,  # a taken port is an error, not a second silent listener
+    "grpc.server.max_pending_requests": 20_000,  # thousands of phones open their streams in the same second
+    "grpc.server.max_pending_requests_hard_limit": 40_000,
+    "grpc.max_receive_message_length": 4 * 1024 * 1024,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+}
 
 
 class ListenError(Exception):
@@ -64,6 +72,36 @@ class ServiceSpec:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a process gives its server besides the service.
+
+    worker_address : where this worker answers alone, as `unix:PATH`; its port is then shared with the other workers. Empty for a
+        process that has its port for itself
+    stream_age : when streams are sent to connect again; None where load need not spread
+    chance : draws the ages
+    exporter : shows what is counted
+    """
+
+    worker_address: str = ""
+    stream_age: StreamAge | None = None
+    chance: np.random.Generator = field(default_factory=lambda: generator(0, "stream-age"))
+    exporter: Exporter = field(default_factory=Exporter)
+
+    def options(self) -> list[tuple[str, int]]:
+        """What grpc is told."""
+        options = dict(SERVER_OPTIONS)
+        if self.worker_address:
+            options["grpc.so_reuseport"] = 1
+        if self.stream_age is not None:
+            options["grpc.max_connection_age_ms"] = self.stream_age.connection_age_ms
+        return list(options.items())
+
+    def stream_life_s(self) -> float:
+        """How long the next stream may live, seconds."""
+        return math.inf if self.stream_age is None else self.stream_age.draw_s(self.chance)
+
+
 class Server:
     """A listening service; `address` is where clients reach it."""
 
@@ -88,37 +126,48 @@ class Server:
         await self._server.stop(grace_s)
 
 
-async def start_server(spec: ServiceSpec, listen: str, token_key: bytes) -> Server:
+async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: Shell) -> Server:
     """Listens at `listen` (`host:port`, port 0 for a free one, or `unix:PATH`) and serves. Raises ListenError.
 
     Its health is NOT_SERVING until `say_serving` is called.
     """
-    drain = Drain()
-    interceptor = ServerInterceptor(token_key, spec.rules(), drain)
-    server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
+    drain, calls = Drain(), CallCounters()
+    interceptor = ServerInterceptor(token_key, spec.rules(), drain, calls=calls, stream_life_s=shell.stream_life_s)
+    server = grpc.aio.server(interceptors=(interceptor,), options=shell.options())
     spec.register(spec.servicer, server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = (spec.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        raise ListenError(f"cannot listen on {listen}: is it taken, or not an address of this machine?") from None
+    port = _listen(server, listen)
+    if shell.worker_address:
+        _listen(server, shell.worker_address)
+    shell.exporter.show_calls(calls)
     await server.start()
     for name in (spec.full_name, health.OVERALL_HEALTH):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+    address = listen if is_socket_path(listen) else with_port(listen, port)
     log.info("listening", address=address)
     return Server(server, drain, health_servicer, spec.full_name, address)
 
 
+def _listen(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        raise ListenError(f"cannot listen on {address}: is it taken, or not an address of this machine?") from None
+
+
 @asynccontextmanager
 async def serving(
-    spec: ServiceSpec, listen: str, token_key: bytes, ready: Callable[[], Awaitable[object]] | None = None
+    spec: ServiceSpec,
+    listen: str,
+    token_key: bytes,
+    ready: Callable[[], Awaitable[object]] | None = None,
+    shell: Shell | None = None,
 ) -> AsyncIterator[Server]:
     """A server for the time of the block; healthy once `ready` has returned, or at once where there is nothing to wait for."""
-    server = await start_server(spec, listen, token_key)
+    server = await start_server(spec, listen, token_key, shell or Shell())
 
     async def become_healthy() -> None:
         if ready is not None:

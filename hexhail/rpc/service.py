@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,13 @@ import structlog
 from hexhail.cities import Cities, CityError, load_city
 from hexhail.embedded import StoreError, check_postgres, check_valkey
 from hexhail.kernel.clock import SystemClock
+from hexhail.kernel.randomness import generator
 from hexhail.kernel.settings import Settings
+from hexhail.rpc.exporter import Exporter, MetricsError
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.logs import configure_logs
-from hexhail.rpc.server import ListenError, until_told_to_stop
+from hexhail.rpc.server import ListenError, Shell, until_told_to_stop
+from hexhail.rpc.streams import StreamAge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
 
 log = structlog.get_logger(__name__)
+
+_WORKERS_STREAM_AGE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ class Runtime:
     redis_url: str
     postgres_dsn: str
     """Empty for a service that keeps nothing in PostgreSQL."""
+    shell: Shell
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,19 @@ class Service:
     name: str
     running: Callable[[Runtime], AbstractAsyncContextManager[object]]
     uses_postgres: bool = False
+    has_workers: bool = False
+    """Several processes of it may share one port: none of them keeps what another must know."""
+
+
+def shell_of(settings: Settings) -> Shell:
+    """What settings say of a server, whatever its service."""
+    age_s = settings.max_stream_age_s or (_WORKERS_STREAM_AGE_S if settings.worker_address else None)
+    return Shell(
+        worker_address=settings.worker_address,
+        stream_age=None if age_s is None else StreamAge(age_s),
+        chance=generator(secrets.randbits(64), "stream-age"),  # workers that began together must not end streams together
+        exporter=Exporter(),
+    )
 
 
 async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres: bool) -> Runtime:
@@ -69,6 +90,7 @@ async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres:
         quote_key=load_or_make_key(settings.data_dir, "quotes"),
         redis_url=settings.redis_url,
         postgres_dsn=settings.postgres_dsn or "",
+        shell=shell_of(settings),
     )
 
 
@@ -77,13 +99,18 @@ def run_service(service: Service, settings: Settings, city_ids: Sequence[str]) -
     configure_logs(service.name, settings.log_format, settings.log_level)
 
     async def live() -> None:
-        async with service.running(await prepare(settings, city_ids, uses_postgres=service.uses_postgres)):
+        runtime = await prepare(settings, city_ids, uses_postgres=service.uses_postgres)
+        async with AsyncExitStack() as stack:
+            if settings.metrics_address:
+                runtime.shell.exporter.show_process()
+                stack.enter_context(runtime.shell.exporter.serving(settings.metrics_address))
+            await stack.enter_async_context(service.running(runtime))
             await until_told_to_stop()
             log.info("draining")
 
     try:
         asyncio.run(live())
-    except (CityError, StoreError, ListenError, ValueError, OSError) as error:
+    except (CityError, StoreError, ListenError, MetricsError, ValueError, OSError) as error:
         print(f"hexhail: {service.name}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import jwt
@@ -30,10 +31,14 @@ EVERYONE = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose token was verified."""
+    """A caller whose token was verified.
+
+    expires_at_s : when the token ends, Unix seconds of real time; whoever it speaks for is the same before and after
+    """
 
     role: Role
     subject: str
+    expires_at_s: float = field(default=math.inf, compare=False)
 
     def __str__(self) -> str:
         """As the event log names an actor: `driver/acme.d17`."""
@@ -64,7 +69,7 @@ def verify_token(key: bytes, token: str) -> Principal:
     """Whom does this token speak for? Raises TOKEN_EXPIRED or TOKEN_INVALID."""
     try:
         claims = jwt.decode(token, key, algorithms=[_ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "sub", "role"]})
-        return Principal(Role(claims["role"]), check_name("sub", claims["sub"]))
+        return Principal(Role(claims["role"]), check_name("sub", claims["sub"]), float(claims["exp"]))
     except jwt.ExpiredSignatureError:
         raise DomainError(Reason.TOKEN_EXPIRED, "the token has expired: ask for a new one") from None
     except (jwt.InvalidTokenError, ValueError, DomainError) as error:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from hexhail.rpc.interceptor import Drain, MethodRule, ServerInterceptor
+from hexhail.rpc.interceptor import MethodRule, ServerInterceptor
+from hexhail.rpc.streams import Drain
 from hexhail.rpc.tokens import Role, mint_token
 
 if TYPE_CHECKING:
