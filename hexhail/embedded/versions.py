@@ -48,12 +48,16 @@ def judge_valkey(info: Mapping[str, object]) -> Verdict:
     product, needed = ("Valkey", VALKEY_NEEDED) if is_valkey else ("Redis", REDIS_NEEDED)
     text = str(info.get("valkey_version") or info.get("redis_version") or "")
     found = f"{product} {text or 'of unknown version'}"
-    mode = info.get("valkey_mode" if "valkey_mode" in info else "server_mode", info.get("redis_mode", "standalone"))
-    if mode == "sentinel":
+    if _mode(info) == "sentinel":
         return Verdict(found, f"found a Sentinel, which holds no data; {_VALKEY_ADVICE}")
     if _numbers(text)[:2] < needed:
         return Verdict(found, f"found {found}; {_VALKEY_ADVICE}")
     return Verdict(found)
+
+
+def is_clustered(info: Mapping[str, object]) -> bool:
+    """Does the server section of INFO describe a node of a cluster?"""
+    return _mode(info) == "cluster"
 
 
 def judge_postgres(version: str, version_num: int) -> Verdict:
@@ -62,6 +66,10 @@ def judge_postgres(version: str, version_num: int) -> Verdict:
     if not version.startswith("PostgreSQL ") or version_num // 10_000 < POSTGRES_NEEDED:
         return Verdict(found, f"found {found}; {_POSTGRES_ADVICE}")
     return Verdict(found)
+
+
+def _mode(info: Mapping[str, object]) -> object:
+    return info.get("valkey_mode" if "valkey_mode" in info else "server_mode", info.get("redis_mode", "standalone"))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

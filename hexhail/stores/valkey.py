@@ -12,11 +12,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from hexhail.embedded.errors import StoreError, shown
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.stores.address import cluster_seeds
+from hexhail.stores.cluster import UNSETTLED, Cluster
 from hexhail.stores.line import Line
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def open_valkey(redis_url: str, scripts: Sequence[str] = ()) -> Valkey:
     known = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in scripts}
     seeds = cluster_seeds(redis_url)
     if seeds:
-        raise NotImplementedError
+        return _Clustered(Cluster(seeds, lambda url: Line(_connector(url), known)))
     return _Single(Line(_connector(redis_url), known))
 
 
@@ -98,9 +99,7 @@ def valkey_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-        raise DomainError(
-            Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {str(error) or type(error).__name__}", store="valkey"
-        ) from error
+        raise _unavailable(error) from error
 
 
 @asynccontextmanager
@@ -121,14 +120,38 @@ class _Single:
         if not calls:
             return []
         try:
-            async with valkey_answers():
+            async with asyncio.timeout(ANSWER_S):
                 return await self._line.exchange(calls)
-        except DomainError as error:
+        except (RedisError, OSError) as error:
             await self._line.hang_up()
-            return [error] * len(calls)
+            return [_unavailable(error)] * len(calls)
 
     async def aclose(self) -> None:
         await self._line.close()
+
+
+class _Clustered:
+    """A cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def ask(self, calls: Sequence[Call]) -> list[Any]:
+        replies = await self._cluster.ask(calls, ANSWER_S)
+        return [_unavailable(reply) if _is_loss(reply) else reply for reply in replies]
+
+    async def aclose(self) -> None:
+        await self._cluster.aclose()
+
+
+def _is_loss(reply: Any) -> bool:
+    return isinstance(reply, (*UNSETTLED, RedisError, OSError)) and (
+        isinstance(reply, UNSETTLED) or not isinstance(reply, ResponseError)
+    )
+
+
+def _unavailable(error: Exception) -> DomainError:
+    return DomainError(Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {str(error) or type(error).__name__}", store="valkey")
 
 
 def _connector(redis_url: str) -> Callable[[], AbstractConnection]:
