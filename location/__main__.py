@@ -10,13 +10,13 @@ from hexhail.cities import policy_of
 from hexhail.rpc.background import background
 from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import open_valkey
 from location.counter import SupplyCounter
 from location.finder import Finder
 from location.ingester import Ingester
 from location.metrics import LocationMetrics
 from location.params import LocationParams
-from location.redis_store import RedisLocationStore
+from location.redis_store import SCRIPTS, RedisLocationStore
 from location.servicer import ACCESS, FULL_NAME, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper
@@ -26,18 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    import redis.asyncio
-
     from hexhail.cities import Cities, City
     from hexhail.kernel.clock import Clock
     from hexhail.rpc.service import Runtime
+    from hexhail.stores.valkey import Valkey
 
 
-def assemble(city: City, client: redis.asyncio.Redis, clock: Clock) -> CityLocation:
+def assemble(city: City, valkey: Valkey, clock: Clock) -> CityLocation:
     """All that answers for one city. Raises CityError where its `[location]` section is wrong."""
     params = policy_of(city, "location", LocationParams)
     limit_ms = round(city.freshness_limit_s * 1000)
-    store = RedisLocationStore(client, city.city_id, city.buckets)
+    store = RedisLocationStore(valkey, city.city_id, city.buckets)
     metrics = LocationMetrics()
     return CityLocation(
         city=city,
@@ -59,9 +58,9 @@ async def running(
 ) -> AsyncIterator[Server]:
     """The service for the time of the block. Raises CityError and ListenError."""
     shell = shell or Shell()
-    client = connect(redis_url)
+    valkey = open_valkey(redis_url, SCRIPTS)
     try:
-        locations = {city.city_id: assemble(city, client, clock) for city in cities}
+        locations = {city.city_id: assemble(city, valkey, clock) for city in cities}
         shell.exporter.show("location", {city_id: location.metrics for city_id, location in locations.items()})
         spec = ServiceSpec(
             full_name=FULL_NAME,
@@ -78,7 +77,7 @@ async def running(
         async with background(loops, clock), serving(spec, listen, token_key, shell=shell) as server:
             yield server
     finally:
-        await client.aclose()
+        await valkey.aclose()
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Server]:

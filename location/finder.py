@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from location.model import NearbyAnswer, NearbyQuestion
-from location.nearby import Surroundings, cursor_behind, next_reach_m, plan_reading, select
+from location.nearby import SPREAD, Surroundings, cursor_behind, next_reach_m, plan_reading, select
 
 if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
@@ -40,11 +40,11 @@ class Finder:
         surroundings = await self._survey()
         beyond_m = question.after.distance_mm / 1000 if question.after else 0.0
         wanted = question.max_drivers + 1
-        reach_m = min(question.radius_m, surroundings.guess_reach_m(question.place, wanted, beyond_m))
+        reach_m = min(question.radius_m, SPREAD * surroundings.guess_reach_m(question.place, wanted, beyond_m))
         while True:
             reading = plan_reading(question.place, self._index_resolution, reach_m, surroundings, self._params)
-            read = self._store.read_all_but if reading.all_but else self._store.read_cells
-            drivers, epoch = await read(reading.cells)
+            read = self._store.read_near_all_but if reading.all_but else self._store.read_near
+            drivers, epoch = await read(question.place, reading.certain_m, reading.cells)
             self._metrics.nearby_readings += 1
             now_ms = self._clock.now_ms()
             found, distance_mm = select(drivers, question, now_ms)

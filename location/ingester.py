@@ -1,45 +1,124 @@
-"""From the streams to the index: fixes gather for the few milliseconds that the last write takes, then go in together.
+"""From the streams to the index: fixes gather for a few milliseconds, are judged together, and go in together.
 
-Whoever hands in fixes waits until they are dealt with, so a slow store slows its senders down: gRPC stops reading, and memory is
-bounded by one batch a stream. While the store is away, batches wait here; only what a newer fix of the same driver supersedes is
-dropped. The time of receipt stays what it was.
+Fixes come from drivers' own streams one by one (`put`, by way of an `Inbox`) and in batches (`submit`). A flush takes all that
+has gathered, reads up what this worker does not know of its drivers, judges it in one call (`freshness.believe`), and writes what
+is believed, one row a driver. One flush is judged while the one before is being written.
+
+Whoever hands in fixes is told when they are dealt with, and may have only so many on their way: a slow store slows its senders
+down, gRPC stops reading, and memory is bounded. While the store is away, what was judged is written again and again (repeating is
+harmless), and what gathers meanwhile waits; of it, only what a newer fix of the same driver supersedes is dropped. The time of
+receipt stays what it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError
-from location.freshness import Box, judge, supersede
-from location.model import ACCEPTED, PENDING, DropReason, Ingested, Outcomes, Records
-from location.records import pack_positions
+from location.freshness import Box, believe, reporting_intervals_ms
+from location.inbox import Inbox
+from location.model import (
+    ACCEPTED,
+    FIX,
+    PENDING,
+    POSITION,
+    TRACK,
+    Availability,
+    DropReason,
+    Ingested,
+    Outcomes,
+    Records,
+    tally,
+)
+from location.records import pack_positions, unpack_positions
+from location.roster import Roster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
 
     from hexhail.cities import City
     from hexhail.kernel.clock import Clock
+    from hexhail.kernel.units import Ints
     from location.metrics import LocationMetrics
     from location.params import LocationParams
+    from location.roster import Reporters
     from location.store import LocationStore
 
 log = structlog.get_logger(__name__)
 
+GATHER_S: Final = 0.005
+"""Flushes begin no closer together than this: a few hundred fixes in one cost little more than one."""
+
+MAX_WAITING: Final = 200_000
+"""So many fixes may wait for a flush; then no stream is read until some are dealt with."""
+
+MAX_WRITES: Final = 2
+"""So many flushes are written at once: the store works on one while the next is packed."""
+
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
+FORGET_AFTER_MS: Final = 600_000
+FORGET_PERIOD_MS: Final = 60_000
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(slots=True, eq=False)
-class _Submission:
-    driver_ids: Sequence[str]
+class _Batch:
+    """Fixes handed in together; `done` is given the outcomes."""
+
+    reporters: Reporters
+    indices: Ints
     fixes: Records
+    done: asyncio.Future[Outcomes]
+
+
+@dataclass(slots=True)
+class _Flush:
+    """What goes in together: first the fixes of single streams, row by row with `inboxes`, then those of the batches.
+
+    driver_rows : int64[n], in the roster of this generation
+    fixes : FIX[n]
+    received_at_ms : int64[n]
+    outcomes : int8[n], PENDING where to be written
+    report_interval_ms : int64[n], how often each driver is asked to report from now on
+    """
+
+    inboxes: list[Inbox]
+    batches: list[_Batch]
+    generation: int
+    driver_rows: Ints
+    fixes: Records
+    received_at_ms: Ints
     outcomes: Outcomes
-    done: asyncio.Future[None]
+    report_interval_ms: Ints
+
+    def settle(self) -> None:
+        """Tells everyone what became of their fixes."""
+        singles = len(self.inboxes)
+        columns = (self.fixes["sequence"], self.outcomes, self.report_interval_ms)
+        rows = zip(self.inboxes, *(column[:singles].tolist() for column in columns), strict=True)
+        for inbox, sequence, outcome, report_interval_ms in rows:
+            inbox.settle(sequence, outcome, report_interval_ms)
+        first = singles
+        for batch in self.batches:
+            if not batch.done.done():
+                batch.done.set_result(self.outcomes[first : first + len(batch.fixes)])
+            first += len(batch.fixes)
+
+    def fail(self) -> None:
+        """Tells everyone that a defect of ours came between, or the end of the service."""
+        error = RuntimeError("these fixes were not dealt with")
+        for inbox in self.inboxes:
+            inbox.fail(error)
+        for batch in self.batches:
+            if not batch.done.done():
+                batch.done.set_exception(error)
 
 
 class Ingester:
@@ -49,76 +128,191 @@ class Ingester:
         west, south, east, north = city.area.bounds
         self._box = Box(south, west, north, east).widened(params.belief.city_margin_m)
         self._index_resolution = city.index_resolution
+        self._limit_ms = round(city.freshness_limit_s * 1000)
         self._city_id = city.city_id
         self._store = store
         self._params = params
         self._clock = clock
         self._metrics = metrics
-        self._open: dict[_Submission, None] = {}
+        self._roster = Roster()
+        self._inboxes: list[Inbox] = []
+        self._rows: list[tuple[float, ...]] = []
+        self._batches: list[_Batch] = []
+        self._waiting = 0
         self._work = asyncio.Event()
+        self._uncrowded = asyncio.Event()
+        self._writing = asyncio.Semaphore(MAX_WRITES)
+        self._late: set[Inbox] = set()
+        self._forgot_at_ms = clock.now_ms()
 
-    async def submit(self, driver_ids: Sequence[str], fixes: Records) -> Ingested:
-        """What becomes of these fixes (FIX[n], one driver id a row)? Returns once each is in the index or dropped."""
-        outcomes = judge(fixes, self._box, self._params.belief)
-        if (outcomes == PENDING).any():
-            submission = _Submission(driver_ids, fixes, outcomes, asyncio.get_running_loop().create_future())
-            self._open[submission] = None
-            self._work.set()
-            try:
-                await submission.done
-            finally:
-                self._open.pop(submission, None)
-        ingested = _summary(outcomes)
-        self._metrics.count(ingested)
-        return ingested
+    def open(self, driver_id: str, session: int) -> Inbox:
+        """Where a driver's stream hands in its fixes."""
+        return Inbox(self, driver_id, session, self._clock, self._params.ack_spacing_ms)
 
-    async def flush(self) -> None:
-        """Writes what has gathered. Raises STORE_UNAVAILABLE, and then holds on to it."""
-        batch = list(self._open)
-        rows = [np.flatnonzero(submission.outcomes == PENDING) for submission in batch]
-        ids = [s.driver_ids[row] for s, some in zip(batch, rows, strict=True) for row in some.tolist()]
-        if not ids:
-            return
-        fixes = np.concatenate([s.fixes[some] for s, some in zip(batch, rows, strict=True)])
-        bounds = np.cumsum([len(some) for some in rows])[:-1]
-        seen: dict[str, int] = {}
-        driver_rows = np.fromiter((seen.setdefault(driver_id, len(seen)) for driver_id in ids), dtype=np.int64, count=len(ids))
-        outcomes = supersede(driver_rows, fixes)
-        kept = np.flatnonzero(outcomes == PENDING)
-        self._settle(batch, rows, np.split(outcomes, bounds))
-        self._metrics.flushes += 1
-        positions = pack_positions(fixes[kept], self._index_resolution)
-        taken = await self._store.write_fixes([ids[row] for row in kept.tolist()], positions)
-        outcomes[kept] = np.where(taken, ACCEPTED, DropReason.NOT_NEWER)
-        self._settle(batch, rows, np.split(outcomes, bounds))
+    @property
+    def is_crowded(self) -> bool:
+        """Do so many fixes wait that no more should be handed in?"""
+        return self._waiting >= MAX_WAITING
+
+    async def until_uncrowded(self) -> None:
+        """Returns when there is room again."""
+        while self.is_crowded:
+            self._uncrowded.clear()
+            await self._uncrowded.wait()
+
+    def put(self, inbox: Inbox, row: tuple[float, ...]) -> None:
+        """Takes one fix of a stream, a row of layout FIX; the inbox is told what becomes of it."""
+        self._inboxes.append(inbox)
+        self._rows.append(row)
+        self._waiting += 1
+        self._work.set()
+
+    def ack_later(self, inbox: Inbox) -> None:
+        """Reminds the inbox of its acknowledgement at the next round."""
+        self._late.add(inbox)
+
+    async def submit(self, reporters: Reporters, indices: Ints, fixes: Records) -> Ingested:
+        """What becomes of these fixes (FIX[n], of the reporters int64[n])? Returns once each is in the index or dropped."""
+        if not len(fixes):
+            return Ingested(0, {})
+        await self.until_uncrowded()
+        batch = _Batch(reporters, indices, fixes, asyncio.get_running_loop().create_future())
+        self._batches.append(batch)
+        self._waiting += len(fixes)
+        self._work.set()
+        return tally(await batch.done)
+
+    def report_interval_ms(self, reporters: Reporters) -> int:
+        """How often is the first of these drivers asked to report?"""
+        known_ms = int(self._roster.report_interval_ms[reporters.rows_in(self._roster)[0]])
+        return known_ms or self._params.reporting.report_interval_ms
 
     async def run(self) -> None:
-        """Flushes whenever something has gathered; while the store is away, tries again and again, ever more slowly."""
+        """Flushes whenever something has gathered, for ever."""
+        loop = asyncio.get_running_loop()
+        before: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as writes:
+            writes.create_task(self._acknowledge())
+            while True:
+                await self._work.wait()
+                began_s = loop.time()
+                self._forget_silent()
+                flush = await self._next()
+                await self._writing.acquire()
+                before = writes.create_task(self._write(flush, before))
+                await asyncio.sleep(max(0.0, began_s + GATHER_S - loop.time()))
+
+    async def _next(self) -> _Flush:
+        """Takes what has gathered, and judges it."""
+        inboxes, rows, batches = self._inboxes, self._rows, self._batches
+        self._inboxes, self._rows, self._batches = [], [], []
+        self._work.clear()
+        roster = self._roster
+        fixes = np.concatenate([np.array(rows, dtype=FIX), *(batch.fixes for batch in batches)])
+        singles = np.fromiter((inbox.reporters.rows_in(roster)[0] for inbox in inboxes), dtype=np.int64, count=len(inboxes))
+        driver_rows = np.concatenate([singles, *(batch.reporters.rows_in(roster)[batch.indices] for batch in batches)])
+        flush = _Flush(
+            inboxes,
+            batches,
+            roster.generation,
+            driver_rows,
+            fixes,
+            received_at_ms=fixes["received_at_ms"],
+            outcomes=np.full(len(fixes), PENDING, dtype=np.int8),
+            report_interval_ms=np.full(len(fixes), self._params.reporting.report_interval_ms),
+        )
+        try:
+            await self._judge(flush)
+        except BaseException:
+            flush.fail()
+            raise
+        return flush
+
+    async def _judge(self, flush: _Flush) -> None:
+        roster = self._roster
+        distinct, driver_of_fix = np.unique(flush.driver_rows, return_inverse=True)
+        await self._read_up(distinct, driver_of_fix, flush.fixes)
+        belief = believe(driver_of_fix, flush.fixes, roster.tracks[distinct], self._box, self._params.belief)
+        roster.tracks[distinct] = belief.tracks
+        flush.outcomes = belief.outcomes
+        flush.received_at_ms = belief.received_at_ms
+
+    async def _read_up(self, distinct: Ints, driver_of_fix: Ints, fixes: Records) -> None:
+        """Reads the last position of drivers that are new here, or come with a new session: another worker may have had them."""
+        roster = self._roster
+        sessions = np.zeros(len(distinct), dtype=np.int64)
+        np.maximum.at(sessions, driver_of_fix, fixes["session"])
+        unread = distinct[roster.tracks["believed"]["session"][distinct] < sessions]
+        if not len(unread):
+            return
+        driver_ids = [roster.driver_ids[row] for row in unread.tolist()]
+        positions = await self._until_answered(lambda: self._store.read_positions(driver_ids))
+        rows = unread[[row for row, position in enumerate(positions) if position is not None]]
+        found = unpack_positions(np.frombuffer(b"".join(filter(None, positions)), dtype=POSITION))
+        known = roster.tracks["believed"][rows]
+        newer = (found["session"] > known["session"]) | (
+            (found["session"] == known["session"]) & (found["sequence"] > known["sequence"])
+        )
+        tracks = np.zeros(int(newer.sum()), dtype=TRACK)
+        tracks["believed"] = found[newer]
+        roster.tracks[rows[newer]] = tracks
+
+    async def _write(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
+        """Writes what is believed, until the store has it; settles the flushes in the order of their judging."""
+        try:
+            await self._write_believed(flush)
+            if before is not None:
+                await asyncio.wait([before])
+            flush.settle()
+        except BaseException:
+            flush.fail()
+            raise
+        finally:
+            self._writing.release()
+            self._waiting -= len(flush.fixes)
+            self._uncrowded.set()
+        self._metrics.count(tally(flush.outcomes))
+
+    async def _write_believed(self, flush: _Flush) -> None:
+        roster = self._roster
+        kept = np.flatnonzero(flush.outcomes == PENDING)
+        if not len(kept):
+            return
+        rows = flush.driver_rows[kept]
+        driver_ids = [roster.driver_ids[row] for row in rows.tolist()]
+        positions = pack_positions(flush.fixes[kept], flush.received_at_ms[kept], self._index_resolution)
+        availability = await self._until_answered(lambda: self._store.write_fixes(driver_ids, positions))
+        self._metrics.flushes += 1
+        flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)
+        if flush.generation == roster.generation:
+            on_ride = availability == Availability.ON_RIDE
+            roster.report_interval_ms[rows] = flush.report_interval_ms[kept] = reporting_intervals_ms(
+                roster.tracks[rows], on_ride, self._clock.now_ms(), self._limit_ms, self._params.reporting
+            )
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Asks the store again and again, ever more slowly, until it answers."""
         retry_s = FIRST_RETRY_S
-        self._work.set()  # started again after a failure, it finds what had gathered
         while True:
-            await self._work.wait()
-            self._work.clear()
             try:
-                await self.flush()
-                retry_s = FIRST_RETRY_S
+                return await ask()
             except DomainError as error:
                 self._metrics.flush_failures += 1
-                log.warning("fixes wait for the store", city_id=self._city_id, reason=error.reason, waiting=len(self._open))
-                self._work.set()
+                log.warning("fixes wait for the store", city_id=self._city_id, reason=error.reason, waiting=self._waiting)
                 await self._clock.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
 
-    @staticmethod
-    def _settle(batch: Sequence[_Submission], rows: Sequence[np.ndarray], outcomes: Sequence[Outcomes]) -> None:
-        for submission, some, what in zip(batch, rows, outcomes, strict=True):
-            submission.outcomes[some] = what
-            if not submission.done.done() and not (submission.outcomes == PENDING).any():
-                submission.done.set_result(None)
+    async def _acknowledge(self) -> None:
+        """Sees to acknowledgements that were put off."""
+        while True:
+            await self._clock.sleep(self._params.ack_spacing_ms / 1000)
+            late, self._late = self._late, set()
+            for inbox in late:
+                inbox.ack_now()
 
-
-def _summary(outcomes: Outcomes) -> Ingested:
-    numbers, counts = np.unique(outcomes, return_counts=True)
-    by_outcome = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    accepted = by_outcome.pop(ACCEPTED, 0)
-    return Ingested(accepted, {DropReason(number): count for number, count in by_outcome.items()})
+    def _forget_silent(self) -> None:
+        """Forgets, now and then, who has not reported to this worker for long."""
+        now_ms = self._clock.now_ms()
+        if abs(now_ms - self._forgot_at_ms) >= FORGET_PERIOD_MS:
+            self._forgot_at_ms = now_ms
+            self._roster.forget_before(now_ms - FORGET_AFTER_MS)

@@ -2,20 +2,20 @@
 
 Per bucket, hash tag `{city:bucket}`, so that all that is known of a driver sits in one slot:
 
-    location:1:{manhattan:0}:positions   hash    driver id -> record of layout POSITION (last fix, kept for a while when silent)
-    location:1:{manhattan:0}:states      hash    driver id -> record of layout STATE
-    location:1:{manhattan:0}:receipts    zset    driver id by receipt time: those not yet found silent
-    location:1:{manhattan:0}:silent      zset    driver id by receipt time: found silent, the record awaits removal
-    location:1:{manhattan:0}:occupancy   hash    cell -> how many drivers its set holds; no field for an empty cell
-    location:1:{manhattan:0}:cell:CELL   GEO set drivers of an index cell that are available and in `receipts`
+    location:2:{manhattan:0}:records     hash    driver id -> record of layout RECORD (last position and state)
+    location:2:{manhattan:0}:changes     zset    driver id by the stamp of its last change: those not yet found silent
+    location:2:{manhattan:0}:silent      zset    driver id by receipt time: found silent, the position awaits removal
+    location:2:{manhattan:0}:occupancy   hash    cell -> how many drivers its set holds; no field for an empty cell
+    location:2:{manhattan:0}:stamp       string  the newest stamp of a change
+    location:2:{manhattan:0}:epoch       string  the name of the present states of this bucket, made by whoever first asks
+    location:2:{manhattan:0}:told        string  the epoch of which all states have been told
+    location:2:{manhattan:0}:cell:CELL   GEO set drivers of an index cell that are available and in `changes`
 
 Per city, hash tag `{city}`:
 
-    location:1:{manhattan}:epoch         string  the name of the present states, made by whoever first asks
-    location:1:{manhattan}:told          string  the epoch of which all states have been told
-    location:1:{manhattan}:session       string  the newest session id given out
+    location:2:{manhattan}:session       string  the newest session id given out
 
-The 1 is the layouts' version: records of another one live under other keys.
+The 2 is the layouts' version: records of another one live under other keys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hexhail.kernel.ids import CityId
 
-_ROOT = "location:1"
+_ROOT = "location:2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class BucketKeys:
     cell_prefix: str
 
     @property
-    def positions(self) -> str:
-        """Hash of position records."""
+    def records(self) -> str:
+        """Hash of records."""
         return self.scripted[0]
 
     @property
@@ -46,27 +46,27 @@ class BucketKeys:
         """Hash of drivers per cell."""
         return self.scripted[3]
 
+    @property
+    def epoch(self) -> str:
+        """Name of the present states."""
+        return self.scripted[5]
 
-@dataclass(frozen=True, slots=True)
-class CityKeys:
-    """The keys of a city as a whole."""
-
-    epoch: str
-    told: str
-    session: str
+    @property
+    def told(self) -> str:
+        """The epoch of which all states have been told."""
+        return self.scripted[6]
 
 
 def bucket_keys(city_id: CityId, bucket: int) -> BucketKeys:
     """The keys of a bucket."""
     root = f"{_ROOT}:{{{city_id}:{bucket}}}"
-    scripted = tuple(f"{root}:{name}" for name in ("positions", "states", "receipts", "occupancy", "silent"))
-    return BucketKeys(scripted, f"{root}:cell:")
+    names = ("records", "changes", "silent", "occupancy", "stamp", "epoch", "told")
+    return BucketKeys(tuple(f"{root}:{name}" for name in names), f"{root}:cell:")
 
 
-def city_keys(city_id: CityId) -> CityKeys:
-    """The keys of a city as a whole."""
-    root = f"{_ROOT}:{{{city_id}}}"
-    return CityKeys(f"{root}:epoch", f"{root}:told", f"{root}:session")
+def session_key(city_id: CityId) -> str:
+    """Where the newest session id of a city is."""
+    return f"{_ROOT}:{{{city_id}}}:session"
 
 
 def cell_name(cell: int) -> str:

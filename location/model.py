@@ -66,6 +66,30 @@ FIX: Final = np.dtype(
 )
 """A fix as it came in, degrees, metres and seconds; NaN where the phone said nothing, infinite where it said nonsense."""
 
+TRACK: Final = np.dtype(
+    [
+        ("believed", FIX),
+        ("suspect", FIX),
+        ("suspect_fixes", "<i8"),
+        ("clock_offset_ms", "<i8"),
+        ("clock_measured_at_ms", "<i8"),
+        ("late_fixes", "<i8"),
+        ("next_due_at_ms", "<i8"),
+        ("anchor_lat", "<f8"),
+        ("anchor_lng", "<f8"),
+        ("anchor_since_ms", "<i8"),
+    ]
+)
+"""What is remembered of one driver's movement. A record of zeros knows nothing; no coordinates are read where nothing is known.
+
+believed : the last believed fix, as it arrived: `received_at_ms` is its arrival; session and sequence 0 where there is none
+suspect : the last fix too far away to be believed; `suspect_fixes` counts those in a row that agree with each other, 0 is none
+clock_offset_ms : arrival less device time of the quickest fix, which arrived at `clock_measured_at_ms`; that is 0 while unmeasured
+late_fixes : believed ones in a row that seem to have been on their way for longer than any is
+next_due_at_ms : when the next fix would be due if all had come evenly, at the shortest interval
+anchor_lat, anchor_lng, anchor_since_ms : where the driver has been standing about, and since when
+"""
+
 POSITION: Final = np.dtype(
     [
         ("cell", "<u8"),
@@ -84,6 +108,10 @@ POSITION: Final = np.dtype(
 
 STATE: Final = np.dtype([("driver_version", "<i8"), ("capability_mask", "<u4"), ("rating_milli", "<u2"), ("availability", "u1")])
 """What matching told of a driver, as the store keeps it. The scripts read version and availability by offset."""
+
+RECORD: Final = np.dtype([("position", POSITION), ("state", STATE)])
+"""All that the store keeps of a driver. A part of which nothing is known is zeros: its session or its availability then is 0, as no
+real one is."""
 
 UNKNOWN_U2: Final = 0xFFFF
 UNKNOWN_U4: Final = 0xFFFF_FFFF
@@ -110,15 +138,38 @@ class StateEpoch:
 
 @dataclass(frozen=True, slots=True)
 class IndexedDrivers:
-    """Drivers as read from the index, in any order: `positions` of layout POSITION, `states` of layout STATE, row by row."""
+    """Drivers as read from the store, in any order: `records` of layout RECORD, row by row."""
 
     driver_ids: Sequence[bytes]
-    positions: Records
-    states: Records
+    records: Records
+
+    @property
+    def positions(self) -> Records:
+        """POSITION[n]."""
+        return self.records["position"]
+
+    @property
+    def states(self) -> Records:
+        """STATE[n]."""
+        return self.records["state"]
 
     def first(self, count: int) -> IndexedDrivers:
         """The first rows."""
-        return IndexedDrivers(self.driver_ids[:count], self.positions[:count], self.states[:count])
+        return IndexedDrivers(self.driver_ids[:count], self.records[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Drivers of one bucket that changed, oldest change first, and how it is with each now: zeros for whom nothing is known.
+
+    mark : from where the next reading goes on
+    whole : nobody else has changed
+    """
+
+    drivers: IndexedDrivers
+    mark: str
+    whole: bool
+    epoch: StateEpoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +190,14 @@ class Ingested:
 
     accepted: int
     drops: Mapping[DropReason, int]
+
+
+def tally(outcomes: Outcomes) -> Ingested:
+    """How many fixes came to each end? int8[n], none pending."""
+    numbers, counts = np.unique(outcomes, return_counts=True)
+    by_outcome = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    accepted = by_outcome.pop(ACCEPTED, 0)
+    return Ingested(accepted, {DropReason(number): count for number, count in by_outcome.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Which cells must be read so that the k nearest drivers are certain, and who are they? Pure.
 
-A search reads every driver within some reach of the place: either whole H3 rings around its cell, or, far out, all occupied
-cells but those that lie beyond. The answer is certain as far as nothing unread can be nearer. Whatever lies outside k rings is
-separated from the place by ring k + 1, so it is no nearer than that ring; and a point of a cell is no nearer than the cell's
-centre less its circumradius. Nobody needs to trust the guess of the first reach: a bad one costs a further round, never a driver.
+A search reads every driver within some reach of the place, out of those cells that come that near: cells of H3 rings around the
+place's own, or, far out, all occupied cells but those that lie beyond. The answer is certain as far as nothing unread can be
+nearer. Whatever lies outside k rings is separated from the place by ring k + 1, so it is no nearer than that ring. Nobody needs
+to trust the guess of the first reach: a bad one costs a further round, never a driver.
 """
 
 from __future__ import annotations
@@ -20,11 +20,22 @@ from location.freshness import fresh
 from location.model import Availability, Cursor, IndexedDrivers, NearbyQuestion, Occupancy
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from hexhail.kernel.geo import Place
     from hexhail.kernel.units import Floats, Ints
 
 MARGIN_M: Final = 0.5
 """Taken off every bound, for the rounding of coordinates (1 cm) and of floating point."""
+
+RING_STEPS: Final = (1, 4, 12, 30)
+"""How many rings are looked at when: most searches end within the first, and looking at more takes longer."""
+
+_HEXAGON_IN_CIRCLE: Final = 3 * np.sqrt(3) / (2 * np.pi)
+"""How much of the circle around a hexagon it fills."""
+
+SPREAD: Final = 1.25
+"""How much farther than where the drivers seem to be one reads, so that a second reading is rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +95,44 @@ def shapes_of(cells: list[int]) -> CellShapes:
     return CellShapes(rows[:, 0], rows[:, 1], rows[:, 2])
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """A cell and the rings around it, each cell behind a plane that faces the middle.
+
+    cells : int64[n], the rings from the inside out; the last ring only bounds the others
+    within : how many cells the rings but the last hold
+    normals, offsets_m : float64[n, 3], float64[n]: in metres from the Earth's middle, no point of a cell lies before its plane
+    """
+
+    cells: tuple[int, ...]
+    within: int
+    normals: npt.NDArray[np.float64]
+    offsets_m: Floats
+
+    def nearest_m(self, place: Place) -> Floats:
+        """No point of each cell is nearer to the place than this: float64[n]. The straight line through the Earth is shorter than
+        the way over it, so the bound holds for that; between neighbours the plane is their common edge, and the bound is sharp.
+        """
+        return self.offsets_m - self.normals @ geo.vector_m(place) - MARGIN_M
+
+
+@lru_cache(maxsize=2_048)
+def neighbourhood_of(cell: int, rings: int) -> Neighbourhood:
+    """The cells within `rings` of a cell, and the ring behind them."""
+    inner, outer = geo.disk(cell, rings), geo.ring(cell, rings + 1)
+    cells = [cell, *(other for other in inner if other != cell), *outer]
+    middle = geo.vector_m(geo.centre_of(cell))
+    normals, offsets_m = np.zeros((len(cells), 3)), np.zeros(len(cells))
+    for row, other in enumerate(cells[1:], 1):
+        direction = geo.vector_m(geo.centre_of(other)) - middle
+        normals[row] = direction / np.linalg.norm(direction)
+        offsets_m[row] = (_corners_m(other) @ normals[row]).min()
+    return Neighbourhood(tuple(cells), len(inner), normals, offsets_m)
+
+
 @lru_cache(maxsize=16_384)
-def _ring_shapes(cell: int, rings: int) -> CellShapes:
-    return shapes_of(geo.ring(cell, rings))
-
-
-@lru_cache(maxsize=4_096)
-def _disk(cell: int, rings: int) -> tuple[int, ...]:
-    return tuple(geo.disk(cell, rings))
-
-
-def ring_certain_m(place: Place, cell: int, rings: int) -> float:
-    """How far is the answer certain once all cells within `rings` of the place's cell are read?"""
-    return float(_ring_shapes(cell, rings + 1).nearest_m(place).min())
+def _corners_m(cell: int) -> npt.NDArray[np.float64]:
+    return np.array([geo.vector_m(corner) for corner in geo.boundary_of(cell)])
 
 
 class Surroundings:
@@ -106,12 +142,24 @@ class Surroundings:
         self.cells: list[int] = occupancy.cells.tolist()
         self._counts = occupancy.counts
         self._shapes = shapes_of(self.cells)
+        self._centres_m = np.array([geo.vector_m(geo.centre_of(cell)) for cell in self.cells]).reshape(-1, 3)
 
     def guess_reach_m(self, place: Place, wanted: int, beyond_m: float) -> float:
-        """Within what distance of the place do `wanted` drivers behind `beyond_m` seem to be? Infinite where there are fewer."""
+        """Within what distance of the place do `wanted` drivers behind `beyond_m` seem to be? Infinite where there are fewer.
+
+        Where the nearest three cells hold enough, drivers are taken to be spread evenly over them; else they are taken to be in
+        the middle of their cells.
+        """
         if not self.cells:
             return np.inf
-        centre_m = geo.distances_m(place.lat, place.lng, self._shapes.lat, self._shapes.lng)
+        centre_m = np.linalg.norm(self._centres_m - geo.vector_m(place), axis=1)
+        if beyond_m == 0 and len(self.cells) > 3:
+            nearest = np.argpartition(centre_m, 3)[:3]
+            count = int(self._counts[nearest].sum())
+            if count >= wanted:
+                radius_m = self._shapes.circumradius_m[nearest]
+                outside_m = max(0.0, float((centre_m[nearest] - radius_m).min()))
+                return outside_m + float(np.sqrt(wanted / count * _HEXAGON_IN_CIRCLE * (radius_m**2).sum()))
         order = np.argsort(centre_m)
         counted = np.cumsum(np.where(centre_m[order] >= beyond_m, self._counts[order], 0))
         row = int(np.searchsorted(counted, wanted))
@@ -128,18 +176,19 @@ def plan_reading(
 ) -> Reading:
     """What must be read so that the answer is certain as far as `reach_m`?
 
-    The fewest rings that suffice; where they are more than `params.max_rings`, every occupied cell but those beyond the reach:
-    a cell that became occupied a moment ago is then read too, since only cells known to lie beyond are left out.
+    Of as many rings as suffice, the cells that come so near; where that is more than `params.max_rings`, every occupied cell but
+    those beyond the reach: a cell that became occupied a moment ago is then read too, since only cells known to lie beyond are
+    left out.
     """
     cell = geo.cell_of(place, index_resolution)
-    spacing_m = 2 * _shape(cell)[2]
-    if reach_m <= (params.max_rings + 1) * spacing_m:
-        rings = min(max(0, int(reach_m / spacing_m)), params.max_rings)
-        while rings <= params.max_rings:
-            certain_m = ring_certain_m(place, cell, rings)
-            if certain_m >= reach_m:
-                return Reading(_disk(cell, rings), all_but=False, certain_m=certain_m)
-            rings += 1
+    for rings in (min(step, params.max_rings) for step in RING_STEPS):
+        around = neighbourhood_of(cell, rings)
+        nearest_m = around.nearest_m(place)
+        if nearest_m[around.within :].min() >= reach_m:
+            near = np.flatnonzero(nearest_m[: around.within] <= reach_m)
+            return Reading(tuple(around.cells[row] for row in near.tolist()), all_but=False, certain_m=reach_m)
+        if rings == params.max_rings:
+            break
     return Reading(surroundings.cells_beyond(place, reach_m), all_but=True, certain_m=reach_m)
 
 
@@ -175,7 +224,7 @@ def select(drivers: IndexedDrivers, question: NearbyQuestion, now_ms: int) -> tu
         near = distance_mm[chosen]
         chosen = chosen[near <= np.partition(near, wanted - 1)[wanted - 1]]
     order = sorted(chosen.tolist(), key=lambda row: (int(distance_mm[row]), names[row]))[:wanted]
-    return IndexedDrivers([names[row] for row in order], positions[order], states[order]), distance_mm[order]
+    return IndexedDrivers([names[row] for row in order], drivers.records[order]), distance_mm[order]
 
 
 def next_reach_m(question: NearbyQuestion, reading: Reading, distance_mm: Ints, guess_m: float) -> float | None:
@@ -188,7 +237,7 @@ def next_reach_m(question: NearbyQuestion, reading: Reading, distance_mm: Ints, 
         return None
     wanted = question.max_drivers + 1
     if len(distance_mm) < wanted:
-        return min(question.radius_m, max(2 * reading.certain_m, guess_m))
+        return min(question.radius_m, max(2 * reading.certain_m, SPREAD * guess_m))
     last_m = (int(distance_mm[wanted - 1]) + 1) / 1000
     return None if last_m <= reading.certain_m else min(question.radius_m, last_m)
 

@@ -28,8 +28,10 @@ def _alone(text: str) -> Script:
 
 WRITE_FIXES: Final = _script("write_fixes")
 WRITE_STATES: Final = _script("write_states")
-READ_DRIVERS: Final = _script("read_drivers")
+READ_NEAR: Final = _script("read_near")
+READ_CHANGES: Final = _script("read_changes")
 SWEEP: Final = _script("sweep")
+ERASE: Final = _script("erase")
 
 OPEN_SESSION: Final = _alone(
     """
@@ -49,4 +51,4 @@ COMPLETE_EPOCH: Final = _alone(
 )
 """KEYS: epoch, told. ARGV: epoch. Returns whether it still is the epoch."""
 
-ALL: Final = (WRITE_FIXES, WRITE_STATES, READ_DRIVERS, SWEEP, OPEN_SESSION, COMPLETE_EPOCH)
+ALL: Final = (WRITE_FIXES, WRITE_STATES, READ_NEAR, READ_CHANGES, SWEEP, ERASE, OPEN_SESSION, COMPLETE_EPOCH)

@@ -2,68 +2,88 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import secrets
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from redis.exceptions import NoScriptError
 
 from hexhail.kernel.ids import bucket_of
-from hexhail.stores.valkey import valkey_answers
+from hexhail.kernel.units import from_e7
+from hexhail.stores.valkey import answered
 from location import redis_scripts as scripts
-from location.keys import bucket_keys, cell_name, city_keys
-from location.model import POSITION, STATE, IndexedDrivers, Occupancy, StateEpoch
-from location.records import pack_states, rows_of
+from location.keys import bucket_keys, cell_name, session_key
+from location.model import POSITION, RECORD, Changes, IndexedDrivers, Occupancy, StateEpoch
+from location.records import msgpack_array, msgpack_digits, msgpack_name, msgpack_positions, pack_states, rows_of
+from location.redis_geo import geo_scores, search_radius_m
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import redis.asyncio
-
+    from hexhail.kernel.geo import Place
     from hexhail.kernel.ids import CityId
-    from hexhail.kernel.units import Bools
+    from hexhail.kernel.units import Ints
+    from hexhail.stores.line import Call
+    from hexhail.stores.valkey import Valkey
     from location.keys import BucketKeys
     from location.model import DriverState, Records
 
-Call = tuple[str | bytes | int | float, ...]
+_NOWHERE: Final = bytes(POSITION.itemsize)
 
 ROWS_PER_SCRIPT: Final = 256
-"""Drivers written by one script: it takes about 2 ms, in which nobody else is served."""
+"""Drivers written by one script: it takes about 1 ms, in which nobody else is served."""
 
-DRIVERS_PER_READ: Final = 1_000
+CHANGES_PER_READ: Final = 1_000
+"""More than a script writes under one stamp, so that a reading always gets beyond the stamp where it begins."""
+
+
+SCRIPTS: Final = tuple(script.text for script in scripts.ALL)
 
 
 class RedisLocationStore:
-    """A LocationStore. It survives FLUSHALL and restarts: scripts are loaded again, and a new epoch says what was lost."""
+    """A LocationStore. It survives FLUSHALL and restarts: a new epoch says what was lost. `valkey` knows `SCRIPTS`."""
 
-    def __init__(self, client: redis.asyncio.Redis, city_id: CityId, buckets: int) -> None:
-        self._client = client
-        self._buckets = buckets
-        self._keys = city_keys(city_id)
+    def __init__(self, valkey: Valkey, city_id: CityId, buckets: int) -> None:
+        self._valkey = valkey
+        self.buckets = buckets
+        self._session_key = session_key(city_id)
         self._bucket_keys = tuple(bucket_keys(city_id, bucket) for bucket in range(buckets))
 
     async def open_session(self, at_least: int) -> int:
         """A session id of at least this, newer than all given out before in the city."""
-        (session,) = await self._ask([self._call(scripts.OPEN_SESSION, (self._keys.session,), at_least)])
+        (session,) = await self._ask([self._call(scripts.OPEN_SESSION, (self._session_key,), at_least)])
         return int(session)
 
     async def last_session(self) -> int:
         """The newest session id given out; 0 where none is known."""
-        (session,) = await self._ask([("GET", self._keys.session)])
+        (session,) = await self._ask([("GET", self._session_key)])
         return int(session or 0)
 
-    async def write_fixes(self, driver_ids: Sequence[str], positions: Records) -> Bools:
-        """Takes in POSITION[n] of distinct drivers; bool[n]: was it newer than what was known?"""
-        taken = np.zeros(len(driver_ids), dtype=np.bool_)
-        calls, rows_of_call = [], []
-        for bucket, rows in self._by_bucket(driver_ids, ROWS_PER_SCRIPT):
-            records = rows_of(positions[rows])
-            pairs = (word for row, record in zip(rows, records, strict=True) for word in (driver_ids[row], record))
-            calls.append(self._call(scripts.WRITE_FIXES, bucket.scripted, bucket.cell_prefix, *pairs))
-            rows_of_call.append(rows)
-        for rows, reply in zip(rows_of_call, await self._ask(calls), strict=True):
-            taken[rows] = np.frombuffer(reply, dtype="S1") == b"1"
-        return taken
+    async def write_fixes(self, driver_ids: Sequence[str], positions: Records) -> Ints:
+        """Takes in POSITION[n] of distinct drivers; int64[n]: -1 where not newer than what was known, else the driver's
+        availability, 0 where matching has said nothing. Repeating a write is harmless."""
+        if not driver_ids:
+            return np.zeros(0, dtype=np.int64)
+        packed, buckets = zip(*(_packed(driver_id, self.buckets) for driver_id in driver_ids), strict=True)
+        bucket_column = np.array(buckets)
+        order = np.lexsort((positions["cell"], bucket_column))
+        ordered = positions[order]
+        elements = msgpack_positions(ordered)
+        scores = msgpack_digits(geo_scores(from_e7(ordered["lat_e7"]), from_e7(ordered["lng_e7"])))
+        names = [packed[row] for row in order.tolist()]
+        calls, parts = [], []
+        for bucket, first, end in _runs(bucket_column[order], ROWS_PER_SCRIPT):
+            some = slice(first, end)
+            arrays = (b"".join(names[some]), elements[some].tobytes(), scores[some].tobytes())
+            packed_arrays = (msgpack_array(end - first, each) for each in arrays)
+            calls.append(self._bucket_call(scripts.WRITE_FIXES, self._bucket_keys[bucket], *packed_arrays))
+            parts.append(order[some])
+        answers = np.empty(len(driver_ids), dtype=np.int64)
+        for rows, reply in zip(parts, await self._ask(calls), strict=True):
+            answers[rows] = np.frombuffer(reply, dtype=np.uint8) - np.int64(ord("1"))
+        return answers
 
     async def write_states(self, states: Sequence[DriverState]) -> int:
         """Takes in what matching says; how many were newer than what was known?"""
@@ -71,31 +91,38 @@ class RedisLocationStore:
         calls = []
         for bucket, rows in self._by_bucket([state.driver_id for state in states], ROWS_PER_SCRIPT):
             pairs = (word for row in rows for word in (states[row].driver_id, records[row]))
-            calls.append(self._call(scripts.WRITE_STATES, bucket.scripted, bucket.cell_prefix, *pairs))
+            calls.append(self._bucket_call(scripts.WRITE_STATES, bucket, *pairs))
         return sum(await self._ask(calls))
 
     async def state_epoch(self) -> StateEpoch:
         """The present epoch; makes one where there is none. It has no TTL: it is lost only with the store, and tells so.
 
-        It lies in the city's own slot: where the store is wiped between the reading of an epoch and a write of states, the new
-        store may hold states of the old epoch. They are what matching last said, and it tells all again, so they do no harm.
+        Each bucket has its own, so that the loss of one shard of a cluster shows; the city's is made of all. Where a bucket is
+        wiped between the reading of an epoch and a write of states, the new one may hold states of the old epoch. They are what
+        matching last said, and it tells all again, so they do no harm.
         """
-        make: Call = ("SET", self._keys.epoch, secrets.token_hex(8), "NX")
-        _, told = await self._ask([make, self._epoch_call()])
-        return _epoch_of(told)
+        makes: list[Call] = [("SET", bucket.epoch, secrets.token_hex(8), "NX") for bucket in self._bucket_keys]
+        reads: list[Call] = [("MGET", bucket.epoch, bucket.told) for bucket in self._bucket_keys]
+        return _epoch_of((await self._ask([*makes, *reads]))[len(makes) :])
 
     async def complete_epoch(self, epoch: str) -> bool:
         """Notes that all states have been told; False where the epoch is another by now."""
-        (done,) = await self._ask([self._call(scripts.COMPLETE_EPOCH, (self._keys.epoch, self._keys.told), epoch)])
-        return bool(done)
+        known = await self._ask([("MGET", bucket.epoch, bucket.told) for bucket in self._bucket_keys])
+        if _epoch_of(known).epoch != epoch:
+            return False
+        calls = [
+            self._call(scripts.COMPLETE_EPOCH, (bucket.epoch, bucket.told), of_bucket)
+            for bucket, (of_bucket, _) in zip(self._bucket_keys, known, strict=True)
+        ]
+        return all(await self._ask(calls))
 
-    async def read_cells(self, cells: Sequence[int]) -> tuple[IndexedDrivers, StateEpoch]:
-        """The indexed drivers of these cells, each seen once."""
-        return await self._read("these", cells)
+    async def read_near(self, place: Place, reach_m: float, cells: Sequence[int]) -> tuple[IndexedDrivers, StateEpoch]:
+        """The indexed drivers of these cells that are within the reach of the place, and perhaps a few beyond; each once."""
+        return await self._read_near(place, reach_m, "these", cells)
 
-    async def read_all_but(self, cells: Sequence[int]) -> tuple[IndexedDrivers, StateEpoch]:
-        """The indexed drivers of all occupied cells except these, each seen once."""
-        return await self._read("all_but", cells)
+    async def read_near_all_but(self, place: Place, reach_m: float, cells: Sequence[int]) -> tuple[IndexedDrivers, StateEpoch]:
+        """The same, of all occupied cells except these."""
+        return await self._read_near(place, reach_m, "all_but", cells)
 
     async def occupancy(self) -> Occupancy:
         """How many drivers the index holds in each occupied cell."""
@@ -109,99 +136,98 @@ class RedisLocationStore:
             np.fromiter(total.values(), dtype=np.int64, count=len(total)),
         )
 
-    async def read_everyone(self) -> AsyncIterator[IndexedDrivers]:
-        """All indexed drivers, some at a time: one that moves meanwhile may be missed or come twice."""
-        for bucket in self._bucket_keys:
-            (counts,) = await self._ask([("HGETALL", bucket.occupancy)])
-            cells: list[bytes] = []
-            drivers = 0
-            for cell, count in counts.items():
-                cells.append(cell)
-                drivers += int(count)
-                if drivers >= DRIVERS_PER_READ:
-                    yield await self._read_named(bucket, cells)
-                    cells, drivers = [], 0
-            if cells:
-                yield await self._read_named(bucket, cells)
+    async def read_changes(self, bucket: int, mark: str) -> Changes:
+        """Some of those drivers of a bucket that changed after a mark (`""`: of all that have a position and are not silent)."""
+        call = self._bucket_call(scripts.READ_CHANGES, self._bucket_keys[bucket], mark or "-inf", CHANGES_PER_READ)
+        ((epoch, told, stamp, ids, records),) = await self._ask([call])
+        drivers = _drivers_of([(ids, records)])
+        whole = len(drivers.driver_ids) < CHANGES_PER_READ
+        if stamp is not None:
+            # a stamp may be that of many: where the reading ends amid them, the next begins with them
+            mark = ("(" if whole else "") + stamp.decode()
+        return Changes(drivers, mark, whole, _epoch_of([(epoch, told)]))
 
     async def read_positions(self, driver_ids: Sequence[str]) -> list[bytes | None]:
-        """The POSITION record of each driver, fresh or not."""
+        """The POSITION record of each driver, fresh or not; None where none is known."""
         found: list[bytes | None] = [None] * len(driver_ids)
         groups = list(self._by_bucket(driver_ids, len(driver_ids)))
-        replies = await self._ask([("HMGET", bucket.positions, *(driver_ids[row] for row in rows)) for bucket, rows in groups])
+        replies = await self._ask([("HMGET", bucket.records, *(driver_ids[row] for row in rows)) for bucket, rows in groups])
         for (_, rows), records in zip(groups, replies, strict=True):
             for row, record in zip(rows, records, strict=True):
-                found[row] = record
+                if record is not None and not record.startswith(_NOWHERE):
+                    found[row] = record[: POSITION.itemsize]
         return found
 
     async def sweep(self, silent_at_ms: int, impossible_at_ms: int, forgotten_at_ms: int, limit: int) -> tuple[int, int]:
         """Takes silent drivers out of the index and forgets positions long past; returns how many of either."""
         times = (silent_at_ms, impossible_at_ms, forgotten_at_ms, limit)
-        calls = [self._call(scripts.SWEEP, bucket.scripted, bucket.cell_prefix, *times) for bucket in self._bucket_keys]
-        replies = await self._ask(calls)
+        replies = await self._ask([self._bucket_call(scripts.SWEEP, bucket, *times) for bucket in self._bucket_keys])
         return sum(silent for silent, _ in replies), sum(past for _, past in replies)
 
-    async def _read(self, mode: str, cells: Sequence[int]) -> tuple[IndexedDrivers, StateEpoch]:
+    async def erase(self, driver_ids: Sequence[str]) -> int:
+        """Forgets all that is kept of these drivers; how many were known?"""
+        groups = self._by_bucket(driver_ids, ROWS_PER_SCRIPT)
+        calls = [self._bucket_call(scripts.ERASE, bucket, *(driver_ids[row] for row in rows)) for bucket, rows in groups]
+        return sum(await self._ask(calls))
+
+    async def _read_near(
+        self, place: Place, reach_m: float, mode: str, cells: Sequence[int]
+    ) -> tuple[IndexedDrivers, StateEpoch]:
+        circle = (place.lng, place.lat, search_radius_m(reach_m))
         names = [cell_name(cell) for cell in cells]
-        calls = [
-            self._call(scripts.READ_DRIVERS, bucket.scripted, bucket.cell_prefix, mode, *names) for bucket in self._bucket_keys
-        ]
-        # asked on both sides of the reading: neither a wipe nor the last of the telling can slip in between unseen
-        before, *replies, after = await self._ask([self._epoch_call(), *calls, self._epoch_call()])
-        return _indexed(replies), _epoch_of(after if before == after else (after[0], None))
-
-    async def _read_named(self, bucket: BucketKeys, cells: Sequence[bytes]) -> IndexedDrivers:
-        call = self._call(scripts.READ_DRIVERS, bucket.scripted, bucket.cell_prefix, "these", *cells)
-        return _indexed(await self._ask([call]))
-
-    def _epoch_call(self) -> Call:
-        return ("MGET", self._keys.epoch, self._keys.told)
+        calls = [self._bucket_call(scripts.READ_NEAR, bucket, *circle, mode, *names) for bucket in self._bucket_keys]
+        replies = await self._ask(calls)
+        return _drivers_of([reply[2:] for reply in replies]), _epoch_of([reply[:2] for reply in replies])
 
     def _by_bucket(self, driver_ids: Sequence[str], at_most: int) -> Iterator[tuple[BucketKeys, list[int]]]:
         rows: list[list[int]] = [[] for _ in self._bucket_keys]
         for row, driver_id in enumerate(driver_ids):
-            rows[bucket_of(driver_id, self._buckets)].append(row)
+            rows[bucket_of(driver_id, self.buckets)].append(row)
         for bucket, all_rows in zip(self._bucket_keys, rows, strict=True):
             for start in range(0, len(all_rows), at_most):
                 yield bucket, all_rows[start : start + at_most]
 
+    def _bucket_call(self, script: scripts.Script, bucket: BucketKeys, *arguments: str | bytes | float) -> Call:
+        return self._call(script, bucket.scripted, bucket.cell_prefix, *arguments)
+
     @staticmethod
-    def _call(script: scripts.Script, keys: Sequence[str], *arguments: str | bytes | int) -> Call:
+    def _call(script: scripts.Script, keys: Sequence[str], *arguments: str | bytes | float) -> Call:
         return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
 
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
-        """All replies, in one round trip; scripts that the server does not know (new, flushed) are loaded and asked again."""
-        async with valkey_answers():
-            replies = await self._pipelined(calls)
-            unknown = [row for row, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                for script in scripts.ALL:
-                    await self._client.script_load(script.text)
-                again = await self._pipelined([calls[row] for row in unknown])
-                for row, reply in zip(unknown, again, strict=True):
-                    replies[row] = reply
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
-
-    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
-        if not calls:
-            return []
-        async with self._client.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.execute_command(*call)
-            return list(await pipe.execute(raise_on_error=False))
+        """All replies, in one round trip."""
+        return answered(await self._valkey.ask(calls)) if calls else []
 
 
-def _indexed(replies: Sequence[Sequence[bytes]]) -> IndexedDrivers:
+@lru_cache(maxsize=1_000_000)
+def _packed(driver_id: str, buckets: int) -> tuple[bytes, int]:
+    """A driver's id as scripts are given it, and its bucket."""
+    return msgpack_name(driver_id), bucket_of(driver_id, buckets)
+
+
+def _runs(buckets: Ints, at_most: int) -> Iterator[tuple[int, int, int]]:
+    """The stretches of equal numbers in an ascending column, cut into pieces: (number, first row, row behind the last)."""
+    bounds = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
+    for first, end in itertools.pairwise(bounds):
+        for start in range(first, end, at_most):
+            yield int(buckets[first]), start, min(start + at_most, end)
+
+
+def _drivers_of(replies: Iterable[Sequence[bytes]]) -> IndexedDrivers:
+    """Drivers out of their ids, one a line, and their records."""
     ids: list[bytes] = []
-    for names, _, _ in replies:
+    blocks: list[bytes] = []
+    for names, records in replies:
         ids += names.split(b"\n") if names else []
-    positions = np.frombuffer(b"".join(reply[1] for reply in replies), dtype=POSITION)
-    return IndexedDrivers(ids, positions, np.frombuffer(b"".join(reply[2] for reply in replies), dtype=STATE))
+        blocks.append(records)
+    return IndexedDrivers(ids, np.frombuffer(b"".join(blocks), dtype=RECORD))
 
 
-def _epoch_of(reply: Sequence[bytes | None]) -> StateEpoch:
-    epoch, told = reply
-    return StateEpoch((epoch or b"").decode(), epoch is not None and epoch == told)
+def _epoch_of(buckets: Sequence[Sequence[bytes | None]]) -> StateEpoch:
+    """The city's epoch out of those of its buckets, each the epoch and the epoch told."""
+    epochs = [epoch or b"" for epoch, _ in buckets]
+    complete = all(epoch is not None and epoch == told for epoch, told in buckets)
+    if not all(epochs):
+        return StateEpoch("", complete=False)
+    name = epochs[0] if len(epochs) == 1 else hashlib.blake2b(b"|".join(epochs), digest_size=8).hexdigest().encode()
+    return StateEpoch(name.decode(), complete)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,23 +13,28 @@ import numpy as np
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
 from hexhail.kernel.errors import DomainError, Reason, invalid
+from hexhail.rpc.background import end
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.tokens import EVERYONE, Role
 from location import wire
 from location.counter import at_resolution
-from location.freshness import fresh, received_at_ms
+from location.freshness import fresh
 from location.model import POSITION, DropReason, Ingested
+from location.roster import Reporters
+from location.streams import answers_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     import grpc
 
     from hexhail.cities import Cities, City
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
+    from hexhail.kernel.units import Ints
     from location.counter import SupplyCounter
     from location.finder import Finder
+    from location.inbox import Inbox
     from location.ingester import Ingester
     from location.metrics import LocationMetrics
     from location.model import Records
@@ -36,10 +42,17 @@ if TYPE_CHECKING:
     from location.sessions import Sessions
     from location.store import LocationStore
     from location.sweeper import Sweeper
+    from location.zones import Zones
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
 FULL_NAME: Final = "hexhail.api.location.v1.LocationService"
+
+BATCHES_AT_ONCE: Final = 2
+"""One batch of a fleet's stream is being written while the next is read; then nothing more is read, and gRPC slows the sender."""
+
+RESOLVED_AT_ONCE: Final = 250
+"""Places whose zones are found before other calls get their turn: a few milliseconds at worst."""
 
 _READERS: Final = frozenset({Role.SERVICE, Role.OPERATOR})
 ACCESS: Final = {
@@ -71,6 +84,7 @@ class CityLocation:
     finder: Finder
     counter: SupplyCounter
     sweeper: Sweeper
+    zones: Zones
     metrics: LocationMetrics
 
 
@@ -85,65 +99,79 @@ class LocationServicer(rpc.LocationServiceServicer):
     async def StreamFixes(
         self, request_iterator: AsyncIterator[pb.StreamFixesRequest], context: Context
     ) -> AsyncIterator[pb.StreamFixesResponse]:
-        """One driver's fixes: the next is read once the last is dealt with."""
-        driver_id = principal().subject
-        location: CityLocation | None = None
-        session = 0
-        async for request in request_iterator:
-            if location is None:
-                location = self._opened(request)
-                session = await location.sessions.open()
-                yield pb.StreamFixesResponse(session_opened=self._session_opened(location, session))
-                continue
-            if request.WhichOneof("message") != "fix":
-                raise invalid("message", "is not a fix, in a stream whose session is open")
-            fixes = wire.fix_columns("fix", [request.fix], session)
-            ingested = await self._ingest(location, [driver_id], fixes)
-            ack = wire.ack_of(request.fix.sequence, ingested, location.params.report_interval_ms)
-            yield pb.StreamFixesResponse(ack=ack)
+        """One driver's fixes: read as they come, while few are on their way; acknowledged together."""
+        async for opening in request_iterator:
+            location = self._opened(opening)
+            break
+        else:
+            return
+        session = await location.sessions.open()
+        yield pb.StreamFixesResponse(session_opened=self._session_opened(location, session))
+        inbox = location.ingester.open(principal().subject, session)
+        reading = asyncio.create_task(self._read_fixes(request_iterator, inbox))
+        try:
+            async for up_to_sequence, ingested, report_interval_ms in inbox.acks():
+                yield pb.StreamFixesResponse(ack=wire.ack_of(up_to_sequence, ingested, report_interval_ms))
+        finally:
+            await end([reading])
+
+    async def _read_fixes(self, requests: AsyncIterator[pb.StreamFixesRequest], inbox: Inbox) -> None:
+        try:
+            async for request in requests:
+                row = wire.fix_row("fix", request.fix, inbox.session, self._clock.now_ms()) if request.HasField("fix") else None
+                if row is None:
+                    inbox.end(_not_opening("fix"))
+                    return
+                await inbox.put(row)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream ends with it
+            inbox.end(error)
+        else:
+            inbox.end()
 
     async def StreamFleetFixes(
         self, request_iterator: AsyncIterator[pb.StreamFleetFixesRequest], context: Context
     ) -> AsyncIterator[pb.StreamFleetFixesResponse]:
-        """Many drivers' fixes in columns: the next batch is read once the last is dealt with."""
-        location: CityLocation | None = None
-        session, batches = 0, 0
-        caller, table = principal(), wire.FleetTable()
-        async for request in request_iterator:
-            if location is None:
-                location = self._opened(request)
-                session = await location.sessions.open()
-                yield pb.StreamFleetFixesResponse(session_opened=self._session_opened(location, session))
-                continue
+        """Many drivers' fixes in columns: a batch is read while the one before is being dealt with."""
+        async for opening in request_iterator:
+            location = self._opened(opening)
+            break
+        else:
+            return
+        session = await location.sessions.open()
+        yield pb.StreamFleetFixesResponse(session_opened=self._session_opened(location, session))
+        table, caller, dealt_with = wire.FleetTable(), principal(), 0
+
+        def submit(request: pb.StreamFleetFixesRequest) -> Coroutine[None, None, Ingested]:
             if request.WhichOneof("message") != "columns":
-                raise invalid("message", "is not columns, in a stream whose session is open")
+                raise _not_opening("columns")
             table.append(request.columns.new_driver_ids, caller)
-            indices, fixes = wire.fleet_columns(request.columns, table, session)
-            members = table.members(indices)
-            driver_ids = [table.driver_ids[index] for index in indices[members].tolist()]
-            ingested = await self._ingest(location, driver_ids, fixes[members], strangers=int(np.count_nonzero(~members)))
-            batches += 1
-            ack = wire.ack_of(batches, ingested, location.params.report_interval_ms)
+            indices, fixes = wire.fleet_columns(request.columns, table, session, self._clock.now_ms())
+            return _submit_members(location, table, indices, fixes)
+
+        async for ingested in answers_in_order(request_iterator, submit, BATCHES_AT_ONCE):
+            dealt_with += 1
+            ack = wire.ack_of(dealt_with, ingested, location.params.reporting.report_interval_ms)
             yield pb.StreamFleetFixesResponse(ack=ack)
 
     async def ReportFixes(self, request: pb.ReportFixesRequest, context: Context) -> pb.ReportFixesResponse:
         """Some fixes of one driver."""
         location = self._location(request.city_id)
         wire.check_report(request)
-        fixes = wire.fix_columns("fixes", request.fixes, request.session_id)
+        fixes = wire.fix_columns(request.fixes, request.session_id, self._clock.now_ms())
         sessions = location.sessions
         session = await (sessions.resume(request.session_id) if request.session_id else sessions.open())
         fixes["session"] = session
-        ingested = await self._ingest(location, [principal().subject] * len(fixes), fixes)
+        reporters = Reporters([principal().subject])
+        ingested = await location.ingester.submit(reporters, np.zeros(len(fixes), dtype=np.int64), fixes)
         last = int(fixes["sequence"].max(initial=0))
-        ack = wire.ack_of(last, ingested, location.params.report_interval_ms)
+        ack = wire.ack_of(last, ingested, location.ingester.report_interval_ms(reporters))
         return pb.ReportFixesResponse(session_id=session, ack=ack)
 
     async def FindNearbyDrivers(self, request: pb.FindNearbyDriversRequest, context: Context) -> pb.FindNearbyDriversResponse:
         """The nearest fresh available drivers of a place."""
         location = self._location(request.city_id)
         question = wire.nearby_question(request, location.city, location.params)
-        return wire.nearby_response(await location.finder.find(question), location.city)
+        return wire.nearby_response(await location.finder.find(question), location.city, location.zones)
 
     async def GetDriverPositions(self, request: pb.GetDriverPositionsRequest, context: Context) -> pb.GetDriverPositionsResponse:
         """Where these drivers are."""
@@ -184,6 +212,18 @@ class LocationServicer(rpc.LocationServiceServicer):
             complete=supply.complete,
         )
 
+    async def ResolveZones(self, request: pb.ResolveZonesRequest, context: Context) -> pb.ResolveZonesResponse:
+        """In which zones some places lie."""
+        zones = self._location(request.city_id).zones
+        wire.check_resolved(request)
+        response = pb.ResolveZonesResponse()
+        rows = range(len(request.positions))
+        for start in rows[::RESOLVED_AT_ONCE]:
+            lat, lng = wire.asked_places(request, rows[start : start + RESOLVED_AT_ONCE])
+            response.resolved.extend(wire.resolved_messages(zones.resolve(lat, lng), zones))
+            await asyncio.sleep(0)
+        return response
+
     async def SetDriverStates(self, request: pb.SetDriverStatesRequest, context: Context) -> pb.SetDriverStatesResponse:
         """Takes in what matching says of drivers."""
         location = self._location(request.city_id)
@@ -214,19 +254,25 @@ class LocationServicer(rpc.LocationServiceServicer):
     def _session_opened(self, location: CityLocation, session: int) -> pb.SessionOpened:
         return pb.SessionOpened(
             session_id=session,
-            report_interval_ms=location.params.report_interval_ms,
+            report_interval_ms=location.params.reporting.report_interval_ms,
             server_time_ms=self._clock.now_ms(),
         )
 
-    async def _ingest(self, location: CityLocation, driver_ids: Sequence[str], fixes: Records, *, strangers: int = 0) -> Ingested:
-        arrived_at_ms = self._clock.now_ms()
-        fixes["received_at_ms"] = received_at_ms(arrived_at_ms, fixes["device_time_ms"], location.params.belief)
-        ingested = await location.ingester.submit(driver_ids, fixes)
-        if not strangers:
-            return ingested
-        turned_away = {DropReason.NOT_A_MEMBER: strangers}
-        location.metrics.fixes_dropped.update(turned_away)
-        return Ingested(ingested.accepted, {**ingested.drops, **turned_away})
+
+async def _submit_members(location: CityLocation, table: wire.FleetTable, indices: Ints, fixes: Records) -> Ingested:
+    """Hands in the fixes of those drivers that belong to the caller, and counts the others."""
+    members = table.members(indices)
+    strangers = int(np.count_nonzero(~members))
+    if not strangers:
+        return await location.ingester.submit(table.reporters, indices, fixes)
+    turned_away = {DropReason.NOT_A_MEMBER: strangers}
+    location.metrics.fixes_dropped.update(turned_away)
+    ingested = await location.ingester.submit(table.reporters, indices[members], fixes[members])
+    return Ingested(ingested.accepted, {**ingested.drops, **turned_away})
+
+
+def _not_opening(kind: str) -> DomainError:
+    return invalid("message", f"is not {kind}, in a stream whose session is open")
 
 
 def _limit_ms(city: City) -> int:

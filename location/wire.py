@@ -17,7 +17,7 @@ from hexhail.kernel import geo
 from hexhail.kernel.errors import invalid
 from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import DriverId, check_name
-from hexhail.kernel.units import E7
+from hexhail.kernel.units import E7, from_e7
 from location.model import (
     FIX,
     MAX_EXACT,
@@ -29,15 +29,17 @@ from location.model import (
     DropReason,
     NearbyQuestion,
 )
+from location.roster import Reporters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hexhail.cities import City
-    from hexhail.kernel.units import Bools, Cells, Ints
+    from hexhail.kernel.units import Bools, Cells, Floats, Ints
     from hexhail.rpc.tokens import Principal
     from location.model import IndexedDrivers, Ingested, NearbyAnswer, Records
     from location.params import LocationParams
+    from location.zones import Resolved, Zones
 
 MAX_FIXES: Final = 1_000
 MAX_ROWS: Final = 10_000
@@ -52,6 +54,7 @@ MAX_STATES: Final = 1_000
 MAX_RATING_MILLI: Final = 5_000
 MAX_CAPABILITIES: Final = 32
 MAX_TOKEN: Final = 256
+MAX_RESOLVED: Final = 10_000
 
 _AVAILABILITIES: Final = frozenset(each.value for each in Availability)
 _DROP_REASONS: Final = {reason: fix_pb2.FixDropReason.Value(f"FIX_DROP_REASON_{reason.name}") for reason in DropReason}
@@ -76,30 +79,33 @@ def check_at_most(field: str, items: Sequence[object] | int, most: int) -> None:
         raise invalid(field, f"has more than {most:,} entries")
 
 
-def fix_columns(field: str, fixes: Sequence[fix_pb2.Fix], session: int) -> Records:
-    """Fixes of one driver as FIX[n]; receipt times are not filled in. Raises INVALID_FIELD for what no phone of ours sends.
+def fix_row(field: str, fix: fix_pb2.Fix, session: int, arrived_at_ms: int) -> tuple[float, ...]:
+    """A fix as a row of layout FIX. Raises INVALID_FIELD for what no phone of ours sends.
 
     Odd figures pass: the belief judges them, so that one bad fix does not end a stream.
     """
-    rows = np.zeros(len(fixes), dtype=FIX)
-    for row, fix in enumerate(fixes):
-        where = f"{field}[{row}]" if field == "fixes" else field
-        if not 1 <= fix.sequence <= MAX_EXACT:
-            raise invalid(f"{where}.sequence", "is not a count from 1 to 2^53 - 1")
-        if not fix.HasField("position"):
-            raise invalid(f"{where}.position", "is missing")
-        rows[row] = (
-            session,
-            fix.sequence,
-            fix.device_time_ms,
-            0,
-            fix.position.lat,
-            fix.position.lng,
-            _given(fix.heading_deg) if fix.HasField("heading_deg") else math.nan,
-            _given(fix.speed_mps) if fix.HasField("speed_mps") else math.nan,
-            _given(fix.accuracy_m) if fix.HasField("accuracy_m") else math.nan,
-        )
-    return rows
+    if not 1 <= fix.sequence <= MAX_EXACT:
+        raise invalid(f"{field}.sequence", "is not a count from 1 to 2^53 - 1")
+    if not fix.HasField("position"):
+        raise invalid(f"{field}.position", "is missing")
+    position = fix.position
+    return (
+        session,
+        fix.sequence,
+        fix.device_time_ms,
+        arrived_at_ms,
+        position.lat,
+        position.lng,
+        _given(fix.heading_deg) if fix.HasField("heading_deg") else math.nan,
+        _given(fix.speed_mps) if fix.HasField("speed_mps") else math.nan,
+        _given(fix.accuracy_m) if fix.HasField("accuracy_m") else math.nan,
+    )
+
+
+def fix_columns(fixes: Sequence[fix_pb2.Fix], session: int, arrived_at_ms: int) -> Records:
+    """The fixes of a report as FIX[n]. Raises INVALID_FIELD."""
+    rows = [fix_row(f"fixes[{row}]", fix, session, arrived_at_ms) for row, fix in enumerate(fixes)]
+    return np.array(rows, dtype=FIX)
 
 
 def _given(value: float) -> float:
@@ -117,30 +123,36 @@ class FleetTable:
     """The drivers that a fleet's stream has named so far, in the order of their indices."""
 
     def __init__(self) -> None:
-        self.driver_ids: list[str] = []
+        self.reporters = Reporters()
         self._known: set[str] = set()
         self._members: list[bool] = []
+        self._member_column: Bools = np.zeros(0, dtype=np.bool_)
 
     def append(self, new_ids: Sequence[str], caller: Principal) -> None:
         """Adds drivers; whether each belongs to the caller is found out once. Raises INVALID_FIELD."""
         field = "columns.new_driver_ids"
-        if len(self.driver_ids) + len(new_ids) > MAX_TABLE:
+        if len(self) + len(new_ids) > MAX_TABLE:
             raise invalid(field, f"makes the table longer than {MAX_TABLE:,} drivers")
         for row, driver_id in enumerate(new_ids):
             check_name(f"{field}[{row}]", driver_id)
             if driver_id in self._known:
                 raise invalid(f"{field}[{row}]", "is in the table already")
             self._known.add(driver_id)
-            self.driver_ids.append(driver_id)
+            self.reporters.driver_ids.append(driver_id)
             self._members.append(caller.may_report_for(driver_id))
 
     def members(self, indices: Ints) -> Bools:
         """Which of these belong to the caller? int64[n] -> bool[n]."""
-        return np.fromiter((self._members[index] for index in indices.tolist()), dtype=np.bool_, count=len(indices))
+        if len(self._member_column) != len(self._members):
+            self._member_column = np.array(self._members, dtype=np.bool_)
+        return self._member_column[indices]
+
+    def __len__(self) -> int:
+        return len(self._members)
 
 
-def fleet_columns(columns: fix_pb2.FixColumns, table: FleetTable, session: int) -> tuple[Ints, Records]:
-    """Rows of the table, int64[n], and their fixes, FIX[n], without receipt times; raises INVALID_FIELD where they are malformed.
+def fleet_columns(columns: fix_pb2.FixColumns, table: FleetTable, session: int, arrived_at_ms: int) -> tuple[Ints, Records]:
+    """Rows of the table, int64[n], and their fixes, FIX[n]; raises INVALID_FIELD where they are malformed.
 
     Append `new_driver_ids` to the table first.
     """
@@ -152,10 +164,10 @@ def fleet_columns(columns: fix_pb2.FixColumns, table: FleetTable, session: int) 
         if length != count and (length or name in required):
             raise invalid(f"columns.{name}", f"has {length:,} entries where driver_index has {count:,}")
     indices = np.fromiter(columns.driver_index, dtype=np.int64, count=count)
-    if count and indices.max() >= len(table.driver_ids):
-        raise invalid("columns.driver_index", f"points beyond the table of {len(table.driver_ids):,} drivers")
+    if count and indices.max() >= len(table):
+        raise invalid("columns.driver_index", f"points beyond the table of {len(table):,} drivers")
     rows = np.zeros(count, dtype=FIX)
-    rows["session"] = session
+    rows["session"], rows["received_at_ms"] = session, arrived_at_ms
     for name in ("sequence", "device_time_ms"):
         rows[name] = np.fromiter(getattr(columns, name), dtype=np.int64, count=count)
     for name, source in (("lat", columns.lat_e7), ("lng", columns.lng_e7)):
@@ -233,17 +245,23 @@ def read_cursor(token: str) -> Cursor | None:
     return Cursor(int(distance), check_name("page_token", driver_id))
 
 
-def nearby_response(answer: NearbyAnswer, city: City) -> pb.FindNearbyDriversResponse:
+def nearby_response(answer: NearbyAnswer, city: City, zones: Zones) -> pb.FindNearbyDriversResponse:
     """The answer as a message."""
     rows = positions_of(answer.drivers, answer.as_of_ms)
     ratings, masks = answer.drivers.states["rating_milli"].tolist(), answer.drivers.states["capability_mask"].tolist()
-    found = zip(rows, answer.distance_mm.tolist(), ratings, masks, strict=True)
+    records = answer.drivers.positions
+    zone_ids = zones.zone_ids_of(from_e7(records["lat_e7"]), from_e7(records["lng_e7"]), records["cell"])
+    found = zip(rows, answer.distance_mm.tolist(), ratings, masks, zone_ids, strict=True)
     return pb.FindNearbyDriversResponse(
         drivers=[
             driver_position_pb2.NearbyDriver(
-                position=position, distance_m=mm / 1000, rating_milli=rating, capabilities=city.capability_names(mask)
+                position=position,
+                distance_m=mm / 1000,
+                rating_milli=rating,
+                capabilities=city.capability_names(mask),
+                zone_ids=inside,
             )
-            for position, mm, rating, mask in found
+            for position, mm, rating, mask, inside in found
         ],
         complete=answer.complete,
         searched_radius_m=answer.searched_radius_m,
@@ -295,6 +313,40 @@ def asked_cells(request: pb.CountSupplyRequest, city: City) -> Cells:
 @lru_cache(maxsize=200_000)
 def _resolution_of(cell: int) -> int | None:
     return geo.cell_resolution(cell)
+
+
+def check_resolved(request: pb.ResolveZonesRequest) -> None:
+    """Raises INVALID_FIELD where there are no places, or too many."""
+    if not request.positions:
+        raise invalid("positions", "is empty")
+    check_at_most("positions", request.positions, MAX_RESOLVED)
+
+
+def asked_places(request: pb.ResolveZonesRequest, rows: range) -> tuple[Floats, Floats]:
+    """Some of the places asked about: latitudes and longitudes, float64[n], degrees. Raises INVALID_FIELD."""
+    places = [check_place(f"positions[{row}]", request.positions[row], present=True) for row in rows]
+    columns = np.array([(place.lat, place.lng) for place in places], dtype=np.float64)
+    return columns[:, 0], columns[:, 1]
+
+
+def resolved_messages(resolved: Resolved, zones: Zones) -> list[pb.ResolvedZones]:
+    """What is known of some places, as messages."""
+    rows = zip(
+        resolved.in_service_area.tolist(),
+        zones.names(resolved.membership),
+        resolved.pickup_allowed.tolist(),
+        resolved.suggested_pickup.tolist(),
+        strict=True,
+    )
+    return [
+        pb.ResolvedZones(
+            in_service_area=inside,
+            zone_ids=zone_ids,
+            pickup_allowed=allowed,
+            suggested_pickup=None if math.isnan(lat) else geo_pb2.LatLng(lat=lat, lng=lng),
+        )
+        for inside, zone_ids, allowed, (lat, lng) in rows
+    ]
 
 
 def driver_states(request: pb.SetDriverStatesRequest, city: City) -> list[DriverState]:

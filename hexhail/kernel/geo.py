@@ -46,6 +46,13 @@ def distance_m(a: Place, b: Place) -> float:
     return float(distances_m(a.lat, a.lng, b.lat, b.lng))
 
 
+def vector_m(place: Place) -> Floats:
+    """Where is a point, seen from the Earth's middle? float64[3], metres; lines between such points run through the Earth."""
+    phi, lam = math.radians(place.lat), math.radians(place.lng)
+    flat = math.cos(phi)
+    return EARTH_RADIUS_M * np.array([flat * math.cos(lam), flat * math.sin(lam), math.sin(phi)])
+
+
 def bearings_deg(lat_a: Floats | float, lng_a: Floats | float, lat_b: Floats | float, lng_b: Floats | float) -> Floats:
     """In which direction does one leave `a` for `b`? Degrees clockwise from north, 0 to 360. Broadcasts."""
     phi_a, phi_b = np.radians(lat_a), np.radians(lat_b)
@@ -53,6 +60,32 @@ def bearings_deg(lat_a: Floats | float, lng_a: Floats | float, lat_b: Floats | f
     east = np.sin(dlambda) * np.cos(phi_b)
     north = np.cos(phi_a) * np.sin(phi_b) - np.sin(phi_a) * np.cos(phi_b) * np.cos(dlambda)
     return np.asarray(np.degrees(np.arctan2(east, north)) % 360.0, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A flat map around a place: metres east and north of it.
+
+    Straight lines in degrees stay straight. Lengths east to west are off by tan(latitude) x the way north in radians: 0.4 % at
+    30 km north of a middle at 40 degrees.
+    Source: the equirectangular projection.
+    """
+
+    middle: Place
+
+    def flatten(self, lat: Floats, lng: Floats) -> tuple[Floats, Floats]:
+        """Degrees to metres east and north: float64[n], float64[n] -> float64[n], float64[n]."""
+        east, north = self._m_per_degree()
+        return (lng - self.middle.lng) * east, (lat - self.middle.lat) * north
+
+    def unflatten(self, east_m: Floats, north_m: Floats) -> tuple[Floats, Floats]:
+        """Metres east and north to latitude and longitude: float64[n], float64[n] -> float64[n], float64[n]."""
+        east, north = self._m_per_degree()
+        return self.middle.lat + north_m / north, self.middle.lng + east_m / east
+
+    def _m_per_degree(self) -> tuple[float, float]:
+        m_per_degree = math.radians(EARTH_RADIUS_M)
+        return m_per_degree * math.cos(math.radians(self.middle.lat)), m_per_degree
 
 
 def cells_of(lat: Floats, lng: Floats, resolution: int) -> Cells:

@@ -1,26 +1,39 @@
 -- Takes silent drivers out of the index, and forgets positions long past.
--- ARGV: silent at or before, impossible at or after (receipts of another clock), forgotten at or before, how many at most.
--- Returns how many were found silent, and how many were forgotten.
-local limit = ARGV[5]
-local silent = redis.call('ZRANGEBYSCORE', RECEIPTS, '-inf', ARGV[2], 'LIMIT', 0, limit)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', RECEIPTS, ARGV[3], '+inf', 'LIMIT', 0, limit)) do
-    silent[#silent + 1] = id
-end
-for _, id in ipairs(silent) do
-    local position = redis.call('HGET', POSITIONS, id)
-    if position then
-        leave(id, position)
-        redis.call('ZADD', SILENT, struct.unpack('<i8', position, 25), id)
+-- ARGV: silent at or before, impossible at or after (receipts of another clock), forgotten at or before, how many to look at.
+-- Who changed longest ago is looked at first: a silent driver sinks to the bottom as the others report.
+-- Returns how many were found silent, and how many positions were forgotten.
+local silent_at_ms, impossible_at_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local silent = 0
+local ids = redis.call('ZRANGE', CHANGES, 0, limit - 1)
+if #ids > 0 then
+    local records = redis.call('HMGET', RECORDS, unpack(ids))
+    for i, id in ipairs(ids) do
+        local record = records[i]
+        if not record then
+            redis.call('ZREM', CHANGES, id) -- erased; whoever watches has had 30 s to hear of it, or judges freshness itself
+        else
+            local received_at_ms = struct.unpack('<i8', record, 25)
+            if received_at_ms <= silent_at_ms or received_at_ms >= impossible_at_ms then
+                leave(id, record)
+                redis.call('ZREM', CHANGES, id)
+                redis.call('ZADD', SILENT, received_at_ms, id)
+                silent = silent + 1
+            end
+        end
     end
-    redis.call('ZREM', RECEIPTS, id)
 end
 local past = redis.call('ZRANGEBYSCORE', SILENT, '-inf', ARGV[4], 'LIMIT', 0, limit)
 for _, id in ipairs(past) do
-    -- one that came back meanwhile is in the receipts again, and stays
-    if not redis.call('ZSCORE', RECEIPTS, id) then
-        redis.call('HDEL', POSITIONS, id)
+    local record = redis.call('HGET', RECORDS, id)
+    -- one that came back meanwhile is among the changes again, and stays
+    if record and not redis.call('ZSCORE', CHANGES, id) then
+        if state_of(record) == UNTOLD then
+            redis.call('HDEL', RECORDS, id)
+        else
+            redis.call('HSET', RECORDS, id, NOWHERE .. state_of(record))
+        end
     end
     redis.call('ZREM', SILENT, id)
 end
 settle_occupancy()
-return { #silent, #past }
+return { silent, #past }

@@ -1,37 +1,53 @@
--- Takes in fixes of distinct drivers. ARGV[2...]: driver id, position record, in turn (at most 256 pairs).
--- Returns a digit per fix: 1 taken in (or there already: the repeat of a write whose reply was lost), 0 not newer.
-local ids = {}
-for i = 2, #ARGV, 2 do
-    ids[#ids + 1] = ARGV[i]
+-- Takes in fixes of distinct drivers, those of one cell side by side. ARGV[2...]: driver ids, positions, GEO scores, each a
+-- msgpack array (at most 256 long).
+-- Returns a digit per fix: 0 not newer than what is known; else 1 + the driver's availability (1 where nothing was told).
+-- The very position that is known already counts as taken in: the repeat of a write whose reply was lost.
+local ids, news, scores = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
+local olds = redis.call('HMGET', RECORDS, unpack(ids))
+local stamp = next_stamp()
+local replies, records, stamps = {}, {}, {}
+local group, group_cell = {}, nil
+
+local function settle_group()
+    if group_cell then
+        local name = cell_name(group_cell)
+        gain(name, redis.call('ZADD', CELL_PREFIX .. name, unpack(group)))
+    end
 end
-local olds = redis.call('HMGET', POSITIONS, unpack(ids))
-local states = redis.call('HMGET', STATES, unpack(ids))
-local taken, records, receipts = {}, {}, {}
-for i, id in ipairs(ids) do
-    local old, new = olds[i], ARGV[2 * i + 1]
-    local session, sequence, received_at_ms = struct.unpack('<i8i8i8', new, 9)
-    local newer = true
+
+for i = 1, #ids do
+    local id, old, new = ids[i], olds[i], news[i]
+    local state, newer = UNTOLD, true
     if old then
+        state = state_of(old)
+        local session, sequence = struct.unpack('<i8i8', new, 9)
         local old_session, old_sequence = struct.unpack('<i8i8', old, 9)
         newer = session > old_session or (session == old_session and sequence > old_sequence)
     end
-    taken[i] = (newer or old == new) and '1' or '0'
+    local availability = availability_of(state)
+    replies[i] = (newer or position_of(old) == new) and availability + 1 or 0
     if newer then
-        if is_available(states[i]) then
-            if old and string.sub(old, 1, 8) ~= string.sub(new, 1, 8) then
+        local row = #records
+        records[row + 1], records[row + 2] = id, new .. state
+        stamps[row + 1], stamps[row + 2] = stamp, id
+        if availability == AVAILABLE then
+            local cell = string.sub(new, 1, 8)
+            if is_placed(old) and string.sub(old, 1, 8) ~= cell then
                 leave(id, old)
             end
-            enter(id, new)
+            if cell ~= group_cell then
+                settle_group()
+                group, group_cell = {}, cell
+            end
+            group[#group + 1] = scores[i]
+            group[#group + 1] = id
         end
-        records[#records + 1] = id
-        records[#records + 1] = new
-        receipts[#receipts + 1] = received_at_ms
-        receipts[#receipts + 1] = id
     end
 end
+settle_group()
 if #records > 0 then
-    redis.call('HSET', POSITIONS, unpack(records))
-    redis.call('ZADD', RECEIPTS, unpack(receipts))
+    redis.call('HSET', RECORDS, unpack(records))
+    redis.call('ZADD', CHANGES, unpack(stamps))
 end
 settle_occupancy()
-return table.concat(taken)
+return table.concat(replies)

@@ -11,19 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.geo import Place
 from location.__main__ import assemble
 from location.counter import at_resolution
 from location.model import Availability, NearbyQuestion
-from location.records import pack_positions
 from tests.location.brute import Heard, Model
-from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, World, fix_row, gridport, state
+from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, World, fix_row, packed, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from redis.asyncio import Redis
 
     from location.model import NearbyAnswer
     from location.servicer import CityLocation
@@ -61,7 +57,7 @@ on_one_store = settings(
 
 async def write(location: CityLocation, driver_id: str, heard: Heard) -> bool:
     row = fix_row(heard.place.lat, heard.place.lng, session=heard.session, sequence=heard.sequence, at_ms=heard.at_ms)
-    return bool((await location.store.write_fixes([driver_id], pack_positions(row, location.city.index_resolution)))[0])
+    return bool((await location.store.write_fixes([driver_id], packed(row, location.city.index_resolution)))[0] >= 0)
 
 
 async def live(world: World, model: Model, events: Sequence[tuple[object, ...]]) -> None:
@@ -87,7 +83,7 @@ def rows(answer: NearbyAnswer) -> list[tuple[int, str]]:
 
 async def anew(world: World) -> None:
     await world.valkey.flushall()
-    world.location = assemble(world.city, world.valkey, world.clock)
+    world.location = assemble(world.city, world.line, world.clock)
 
 
 @on_one_store
@@ -142,7 +138,7 @@ async def test_moves_states_and_sweeps_by_several_workers_leave_the_index_whole(
     store = world.location.store
     ids = [f"m{number}" for number in range(40)]
     await store.write_states([state(driver_id) for driver_id in ids])
-    other = assemble(world.city, world.valkey, world.clock)
+    other = assemble(world.city, world.line, world.clock)
     rng = np.random.default_rng(7)
 
     async def drive(location: CityLocation, session: int) -> None:
@@ -151,7 +147,7 @@ async def test_moves_states_and_sweeps_by_several_workers_leave_the_index_whole(
             batch = np.concatenate(
                 [fix_row(CENTRE[0] + a, CENTRE[1] + b, session=session, sequence=sequence) for a, b in spread.tolist()]
             )
-            await location.store.write_fixes(ids, pack_positions(batch, 9))
+            await location.store.write_fixes(ids, packed(batch, 9))
 
     async def watch(done: asyncio.Event) -> int:
         question = NearbyQuestion(Place(*CENTRE), 100, 5_000.0, 0, 0, frozenset(), LIMIT_MS)
@@ -172,9 +168,9 @@ async def test_moves_states_and_sweeps_by_several_workers_leave_the_index_whole(
 
 
 @pytest.mark.parametrize("spread_deg", [0.01, 0.2])
-async def test_a_crowd_is_found_exactly(valkey: Redis, spread_deg: float) -> None:
+async def test_a_crowd_is_found_exactly(world: World, spread_deg: float) -> None:
     """3,000 drivers, dense and sparse, against brute force: one round trip as a rule."""
-    location = assemble(gridport(4), valkey, ManualClock(NOON_MS))
+    location = world.location
     rng = np.random.default_rng(3)
     count = 3_000
     spots = np.array(CENTRE) + rng.normal(0, spread_deg, (count, 2))
@@ -185,7 +181,7 @@ async def test_a_crowd_is_found_exactly(valkey: Redis, spread_deg: float) -> Non
         model.fix(driver_id, Heard(1, 1, NOON_MS, Place(lat, lng)))
         model.tell(state(driver_id))
     await location.store.write_states([model.told[driver_id] for driver_id in ids])
-    assert (await location.store.write_fixes(ids, pack_positions(batch, 9))).all()
+    assert (await location.store.write_fixes(ids, packed(batch, 9)) >= 0).all()
     asked = np.array(CENTRE) + rng.normal(0, spread_deg, (25, 2))
     for lat, lng in asked.tolist():
         question = NearbyQuestion(Place(lat, lng), 10, 5_000.0, 1, 0, frozenset(), LIMIT_MS)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from hexhail.kernel import geo
 from hexhail.kernel.geo import Place
-from location.model import STATE, Availability, IndexedDrivers, NearbyQuestion, Occupancy
-from location.nearby import NearbyParams, Surroundings, plan_reading, ring_certain_m, select
-from location.records import pack_positions, pack_states
-from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_message, fix_row, gridport, state
+from location.model import RECORD, Availability, IndexedDrivers, NearbyQuestion, Occupancy
+from location.nearby import NearbyParams, Surroundings, neighbourhood_of, plan_reading, select
+from location.records import pack_states
+from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_message, fix_row, gridport, packed, state
 
 if TYPE_CHECKING:
     from tests.location.world import World
@@ -49,8 +49,11 @@ def test_each_case_holds_for_the_pure_selection(case: dict[str, Any]) -> None:
     known = [driver for driver in case["drivers"] if said_of(driver) is not None]
     rows = [fix_row(d["lat"], d["lng"], at_ms=NOON_MS - d.get("age_ms", 0)) for d in known]
     fixes = np.concatenate(rows) if rows else fix_row(*CENTRE)[:0]
-    states = pack_states([said_of(driver) for driver in known]) if known else np.zeros(0, dtype=STATE)
-    drivers = IndexedDrivers([d["id"].encode() for d in known], pack_positions(fixes, 9), states)
+    records = np.zeros(len(known), dtype=RECORD)
+    records["position"] = packed(fixes)
+    if known:
+        records["state"] = pack_states([said_of(driver) for driver in known])
+    drivers = IndexedDrivers([d["id"].encode() for d in known], records)
     found, distance_mm = select(drivers, question, NOON_MS)
     assert [driver_id.decode() for driver_id in found.driver_ids][: question.max_drivers] == case["found"]
     assert (np.diff(distance_mm) >= 0).all()
@@ -69,15 +72,27 @@ async def test_each_case_holds_through_grpc(world: World, case: dict[str, Any]) 
 offsets = st.floats(-0.05, 0.05)
 
 
-@settings(max_examples=50, deadline=None)
-@given(here=st.tuples(offsets, offsets), there=st.tuples(offsets, offsets), rings=st.integers(0, 8))
-def test_nothing_outside_the_rings_read_is_nearer_than_their_bound(
-    here: tuple[float, float], there: tuple[float, float], rings: int
+anywhere = st.tuples(st.floats(-80, 80), st.floats(-179, 179))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    middle=st.one_of(st.just(CENTRE), anywhere),
+    here=st.tuples(offsets, offsets),
+    there=st.tuples(offsets, offsets),
+    rings=st.integers(0, 5),
+    resolution=st.sampled_from([7, 8, 9]),
+)
+def test_no_point_of_a_cell_is_nearer_than_its_bound(
+    middle: tuple[float, float], here: tuple[float, float], there: tuple[float, float], rings: int, resolution: int
 ) -> None:
-    place, other = (Place(CENTRE[0] + a, CENTRE[1] + b) for a, b in (here, there))
-    cell = geo.cell_of(place, 9)
-    if geo.cell_of(other, 9) not in geo.disk(cell, rings):
-        assert geo.distance_m(place, other) >= ring_certain_m(place, cell, rings)
+    """Everywhere on Earth: at high latitudes, across the edges of H3's faces, beside pentagons."""
+    place, other = (Place(middle[0] + a, middle[1] + b) for a, b in (here, there))
+    around = neighbourhood_of(geo.cell_of(place, resolution), rings)
+    nearest_m = around.nearest_m(place)
+    cell = geo.cell_of(other, resolution)
+    bound_m = nearest_m[around.cells.index(cell)] if cell in around.cells else nearest_m[around.within :].min()
+    assert geo.distance_m(place, other) >= bound_m
 
 
 @settings(max_examples=50, deadline=None)
@@ -107,7 +122,7 @@ async def test_a_sparse_suburb_is_searched_by_its_occupied_cells(world: World) -
     spots = np.array(CENTRE) + rng.uniform(-0.09, 0.09, (50, 2)) * [1, 1.3]
     await world.location.store.write_states([state(f"s{row}") for row in range(50)])
     fixes = np.concatenate([fix_row(lat, lng) for lat, lng in spots.tolist()])
-    await world.location.store.write_fixes([f"s{row}" for row in range(50)], pack_positions(fixes, 9))
+    await world.location.store.write_fixes([f"s{row}" for row in range(50)], packed(fixes))
     question = NearbyQuestion(Place(*CENTRE), 10, 20_000.0, 0, 0, frozenset(), LIMIT_MS)
     answer = await world.location.finder.find(question)
     assert len(answer.distance_mm) == 10

@@ -12,14 +12,13 @@ from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import bucket_of
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import open_valkey
 from location import redis_scripts
 from location.__main__ import assemble
 from location.keys import bucket_keys
 from location.model import POSITION, Availability
-from location.records import pack_positions
-from location.redis_store import RedisLocationStore
-from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_row, gridport, state
+from location.redis_store import SCRIPTS, RedisLocationStore
+from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_row, gridport, packed, state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,37 +27,39 @@ if TYPE_CHECKING:
     from tests.location.world import World
 
 HOUR_MS = 3_600_000
+AVAILABLE, UNTOLD, NOT_NEWER = int(Availability.AVAILABLE), 0, -1
+EVERYWHERE_M = 50_000.0
 
 
 def at(lat: float = CENTRE[0], lng: float = CENTRE[1], *, session: int = 1, sequence: int = 1, at_ms: int = NOON_MS) -> Records:
-    return pack_positions(fix_row(lat, lng, session=session, sequence=sequence, at_ms=at_ms), 9)
+    return packed(fix_row(lat, lng, session=session, sequence=sequence, at_ms=at_ms))
 
 
 async def test_scripts_are_loaded_again_after_they_were_lost(world: World) -> None:
     await world.location.store.write_states([state("d1")])
     await world.valkey.script_flush()
-    assert (await world.location.store.write_fixes(["d1"], at())).tolist() == [True]
+    assert (await world.location.store.write_fixes(["d1"], at())).tolist() == [AVAILABLE]
     assert await world.check_index() != {}
 
 
 async def test_a_write_whose_reply_was_lost_is_told_the_same_again(world: World) -> None:
     store = world.location.store
     for _ in range(2):
-        assert (await store.write_fixes(["d1"], at())).tolist() == [True]
-    assert (await store.write_fixes(["d1"], at(40.51))).tolist() == [False], "another fix under the same number is not newer"
+        assert (await store.write_fixes(["d1"], at())).tolist() == [UNTOLD]
+    assert (await store.write_fixes(["d1"], at(40.51))).tolist() == [NOT_NEWER], "another fix under the same number is not newer"
 
 
 async def test_large_batches_reach_every_bucket(world: World) -> None:
     ids = [f"d{row}" for row in range(2_500)]
     await world.location.store.write_states([state(driver_id) for driver_id in ids])
     positions = np.repeat(at(), len(ids))
-    assert (await world.location.store.write_fixes(ids, positions)).all()
+    assert (await world.location.store.write_fixes(ids, positions) == AVAILABLE).all()
     assert len(await world.check_index()) == 2_500
     occupancy = await world.location.store.occupancy()
     assert (occupancy.cells.tolist(), occupancy.counts.tolist()) == ([geo.cell_of(Place(*CENTRE), 9)], [2_500])
-    drivers, _ = await world.location.store.read_cells(occupancy.cells.tolist())
+    drivers, _ = await world.location.store.read_near(Place(*CENTRE), 1.0, occupancy.cells.tolist())
     assert sorted(driver_id.decode() for driver_id in drivers.driver_ids) == sorted(ids)
-    beyond, _ = await world.location.store.read_all_but(occupancy.cells.tolist())
+    beyond, _ = await world.location.store.read_near_all_but(Place(*CENTRE), EVERYWHERE_M, occupancy.cells.tolist())
     assert len(beyond.driver_ids) == 0
 
 
@@ -95,7 +96,7 @@ async def test_a_sweep_is_bounded_keeps_states_and_forgets_positions_in_the_end(
         swept, rounds = swept + silent, rounds + 1
     assert await world.check_index() == {}
     assert None not in await store.read_positions(ids), "late fixes of an old session must still be told apart"
-    assert (await store.write_fixes(["d1"], at())).tolist() == [True], "the repeat of a write changes nothing"
+    assert (await store.write_fixes(["d1"], at())).tolist() == [AVAILABLE], "the repeat of a write changes nothing"
     assert await world.check_index() == {}
     await store.write_fixes(["d0"], at(sequence=2, at_ms=NOON_MS + 1))
     assert list(await world.check_index()) == ["d0"]
@@ -133,16 +134,21 @@ async def test_states_of_one_driver_told_together_end_with_the_newest(world: Wor
 
 
 async def test_positions_come_back_as_they_were_packed(world: World) -> None:
-    record = pack_positions(fix_row(40.5012345, -73.9912345, heading_deg=359.99, speed_mps=13.5, accuracy_m=4.25), 9)
+    record = packed(fix_row(40.5012345, -73.9912345, heading_deg=359.99, speed_mps=13.5, accuracy_m=4.25))
     await world.location.store.write_fixes(["d1"], record)
     assert await world.location.store.read_positions(["nobody", "d1"]) == [None, record.tobytes()]
     assert len(record.tobytes()) == POSITION.itemsize == 58
 
 
 async def test_no_store_is_an_error_never_an_empty_city(tmp_path: Path) -> None:
-    client = connect(f"unix://{tmp_path}/nobody.sock")
+    client = open_valkey(f"unix://{tmp_path}/nobody.sock", SCRIPTS)
     store = RedisLocationStore(client, gridport().city_id, 4)
-    for call in (store.occupancy(), store.state_epoch(), store.read_cells([1]), store.write_fixes(["d1"], at())):
+    for call in (
+        store.occupancy(),
+        store.state_epoch(),
+        store.read_near(Place(*CENTRE), 1.0, [1]),
+        store.write_fixes(["d1"], at()),
+    ):
         with pytest.raises(DomainError) as error:
             await call
         assert (error.value.reason, error.value.metadata["store"]) == (Reason.STORE_UNAVAILABLE, "valkey")
@@ -152,7 +158,7 @@ async def test_no_store_is_an_error_never_an_empty_city(tmp_path: Path) -> None:
 async def test_a_cancelled_question_ends_at_every_moment(valkey_url: str) -> None:
     """With a socket timeout redis-py loses some cancellations in Python 3.11, and a cancelled loop would live on."""
     for turns in range(40):
-        client = connect(valkey_url)
+        client = open_valkey(valkey_url, SCRIPTS)
         store = RedisLocationStore(client, gridport().city_id, 1)
 
         async def ask_once_and_wait(store: RedisLocationStore = store) -> None:
@@ -169,7 +175,7 @@ async def test_a_cancelled_question_ends_at_every_moment(valkey_url: str) -> Non
 
 
 async def test_nobody_home_is_a_whole_answer(world: World) -> None:
-    location = assemble(world.city, world.valkey, world.clock)
+    location = assemble(world.city, world.line, world.clock)
     supply = await location.counter.supply()
     assert (len(supply.cells), supply.complete) == (0, False)
     answer = await world.nearby()

@@ -17,13 +17,18 @@ from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
 from hexhail.cities import Cities, City, load_city
 from hexhail.kernel.clock import ManualClock
+from hexhail.kernel.geo import Place, distance_m
 from hexhail.kernel.ids import DriverId
 from hexhail.kernel.settings import Settings
+from hexhail.kernel.units import from_e7
 from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
+from hexhail.stores.valkey import open_valkey
 from location.__main__ import assemble, running
 from location.keys import bucket_keys
-from location.model import FIX, POSITION, STATE, Availability, DriverState, Records
+from location.model import FIX, RECORD, Availability, DriverState, Records
+from location.records import pack_positions
+from location.redis_store import SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from hexhail.kernel.errors import DomainError
+    from hexhail.stores.valkey import Valkey
     from location.servicer import CityLocation
 
 NOON_MS = 1_760_000_000_000
@@ -56,6 +62,11 @@ def fix_row(lat: float, lng: float, *, session: int = 1, sequence: int = 1, at_m
     return row
 
 
+def packed(fixes: Records, index_resolution: int = 9) -> Records:
+    """Fixes as the store keeps them, received when they say: FIX[n] -> POSITION[n]."""
+    return pack_positions(fixes, fixes["received_at_ms"], index_resolution)
+
+
 def state(
     driver_id: str, availability: Availability = Availability.AVAILABLE, *, version: int = 1, mask: int = 1, rating: int = 4_500
 ) -> DriverState:
@@ -78,6 +89,7 @@ class World:
     city: City
     clock: ManualClock
     valkey: Any
+    line: Valkey
     location: CityLocation
     stub: Any
 
@@ -128,13 +140,13 @@ class World:
     async def check_index(self) -> dict[str, str]:
         """Where each indexed driver is; asserts that the store keeps its invariants.
 
-        A driver is in the set of its position's cell exactly while it is available and in the receipts; the occupancy is the
+        A driver is in the set of its position's cell exactly while it is available and among the changes; the occupancy is the
         recount of the sets, and never names an empty cell.
         """
         cell_of: dict[str, str] = {}
         for bucket in range(self.city.buckets):
             keys = bucket_keys(self.city.city_id, bucket)
-            positions, states, receipts, occupancy, _ = keys.scripted
+            records, changes, _, occupancy, *_ = keys.scripted
             recount: dict[bytes, int] = {}
             async for key in self.valkey.scan_iter(match=keys.cell_prefix.replace("{", "\\{") + "*", count=1000):
                 cell = key.decode().removeprefix(keys.cell_prefix)
@@ -144,13 +156,16 @@ class World:
                     assert member.decode() not in cell_of, "a driver in two cells"
                     cell_of[member.decode()] = cell
             assert await self.valkey.hgetall(occupancy) == {cell: str(count).encode() for cell, count in recount.items()}
-            known = await self.valkey.hgetall(states)
-            for driver_id, record in (await self.valkey.hgetall(positions)).items():
-                told = np.frombuffer(known[driver_id], dtype=STATE)[0] if driver_id in known else None
-                available = told is not None and told["availability"] == Availability.AVAILABLE
-                heard = await self.valkey.zscore(receipts, driver_id) is not None
-                expected = f"{np.frombuffer(record, dtype=POSITION)[0]['cell']:x}" if available and heard else None
+            for driver_id, block in (await self.valkey.hgetall(records)).items():
+                (record,) = np.frombuffer(block, dtype=RECORD)
+                available = record["state"]["availability"] == Availability.AVAILABLE
+                heard = await self.valkey.zscore(changes, driver_id) is not None
+                expected = f"{record['position']['cell']:x}" if available and heard else None
                 assert cell_of.get(driver_id.decode()) == expected
+                if expected:
+                    ((lng, lat),) = await self.valkey.geopos(keys.cell_prefix + expected, driver_id)
+                    there = Place(from_e7(record["position"]["lat_e7"]), from_e7(record["position"]["lng_e7"]))
+                    assert distance_m(Place(lat, lng), there) < 1, "the set knows another place than the record"
         return cell_of
 
 
@@ -163,8 +178,9 @@ async def world_on(
     clock = ManualClock(NOON_MS)
     serving = running(Cities([city]), clock=clock, token_key=KEY, listen="127.0.0.1:0", redis_url=redis_url)
     async with serving as server, grpc.aio.insecure_channel(server.address) as channel:
-        inside = assemble(city, valkey, clock)
-        yield World(city, clock, valkey, inside, rpc.LocationServiceStub(channel))
+        line = open_valkey(redis_url, SCRIPTS)
+        yield World(city, clock, valkey, line, assemble(city, line, clock), rpc.LocationServiceStub(channel))
+        await line.aclose()
 
 
 async def refusal(call: Any) -> DomainError:
