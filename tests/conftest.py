@@ -1,4 +1,4 @@
-"""One real Valkey and one real PostgreSQL for the whole run; each test begins with empty ones."""
+"""One real Valkey, one real cluster and one real PostgreSQL for the whole run, where needed; each test begins with empty ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 from hypothesis import settings
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from hexhail.embedded import Stores, embedded_stores
 from hexhail.rpc.logs import configure_logs
+from tests.stores.nodes import RunningCluster, embedded_cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +42,25 @@ def valkey_url(stores: Stores) -> str:
 async def valkey(valkey_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(valkey_url) as client:
         await client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCluster]:
+    """Three primaries, for tests that leave them as they are."""
+    async with embedded_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_url(running_cluster: RunningCluster) -> str:
+    return running_cluster.url
+
+
+@pytest.fixture
+async def valkey_cluster(running_cluster: RunningCluster) -> AsyncIterator[RedisCluster]:
+    await running_cluster.flush()
+    async with RedisCluster.from_url(running_cluster.primaries[0].url) as client:
         yield client
 
 

@@ -60,6 +60,7 @@ def open_valkey(redis_url: str, scripts: Sequence[str] = ()) -> Valkey:
     known = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in scripts}
     seeds = cluster_seeds(redis_url)
     if seeds:
+        _connector(seeds[0])
         return _Clustered(Cluster(seeds, lambda url: Line(_connector(url), known)))
     return _Single(Line(_connector(redis_url), known))
 
@@ -156,6 +157,10 @@ def _unavailable(error: Exception) -> DomainError:
 
 def _connector(redis_url: str) -> Callable[[], AbstractConnection]:
     options: dict[str, Any] = {**parse_url(redis_url)}
-    made = options.pop("connection_class", Connection)
+    kind = options.pop("connection_class", Connection)
     options |= {"socket_timeout": None, "socket_connect_timeout": ANSWER_S, "retry": Retry(NoBackoff(), 0), "protocol": 3}
-    return partial(made, **options)
+    try:
+        kind(**options)
+    except TypeError as error:
+        raise ValueError(f"an option of the address is unknown: {error}") from error
+    return partial(kind, **options)
