@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 PRIMARIES: Final = 3
-NODE_TIMEOUT_MS: Final = 2_000
+NODE_TIMEOUT_MS: Final = 4_000
 _PATIENCE_S: Final = 30.0
 _POLL_S: Final = 0.02
 # Below the ports that a system gives to outgoing connections: a dead node's port is still free when it comes back.
@@ -41,6 +41,12 @@ class Node:
     url: str
     listening: dict[str, str]
     _child: Child | None = field(default=None, init=False)
+    _frozen: bool = field(default=False, init=False)
+
+    @property
+    def well(self) -> bool:
+        """Does it run?"""
+        return self._child is not None and not self._frozen
 
     async def start(self) -> None:
         """Runs it, empty, and returns when it answers."""
@@ -51,17 +57,19 @@ class Node:
         """Ends it at once, by SIGKILL."""
         if self._child is not None:
             await self._child.stop(())
-            self._child = None
+            self._child, self._frozen = None, False
 
     def freeze(self) -> None:
         """Stops it where it is: it is there, and silent."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGSTOP)
+        self._frozen = True
 
     def thaw(self) -> None:
         """Lets it go on."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGCONT)
+        self._frozen = False
 
     async def tell(self, *command: str | int | bytes) -> Any:
         """What it answers to a command."""
@@ -70,10 +78,13 @@ class Node:
 
 
 @asynccontextmanager
-async def mortal_valkey(folder: Path) -> AsyncIterator[Node]:
-    """A Valkey of one's own on a Unix socket in `folder`, which exists and has a short path; it runs."""
-    path = folder / "v.sock"
-    node = Node(folder, f"unix://{path}?db=0", {"--port": "0", "--unixsocket": str(path), "--unixsocketperm": "700"})
+async def mortal_valkey(folder: Path, *, tcp: bool = False) -> AsyncIterator[Node]:
+    """A Valkey of one's own, running, on a Unix socket in `folder`, which exists and has a short path; or on a TCP port."""
+    path, (port,) = folder / "v.sock", _free_ports(1)
+    if tcp:
+        node = Node(folder, f"redis://{HOST}:{port}", {"--bind": HOST, "--port": str(port)})
+    else:
+        node = Node(folder, f"unix://{path}?db=0", {"--port": "0", "--unixsocket": str(path), "--unixsocketperm": "700"})
     try:
         await node.start()
         yield node
@@ -113,13 +124,13 @@ class RunningCluster:
     async def whole(self) -> None:
         """Returns once all slots are served, in the opinion of every node that runs."""
         for node in self.nodes:
-            if node._child is not None:
-                await until(_state, node, "ok")
+            if node.well:
+                await until(_view, node, ("ok", SLOTS))
 
     async def fail_over(self, replica: Node) -> None:
         """Makes this replica the primary, whether the old one lives or not; returns when it is."""
         primary = self.primaries[self.replicas.index(replica)]
-        await replica.tell("CLUSTER", "FAILOVER", *(("TAKEOVER",) if primary._child is None else ()))
+        await replica.tell("CLUSTER", "FAILOVER", *(() if primary.well else ("TAKEOVER",)))
         await until(_role, replica, b"master")
 
     async def start_moving(self, slot: int, source: Node, target: Node) -> None:
@@ -175,7 +186,7 @@ async def _join(cluster: RunningCluster) -> None:
     for replica in cluster.replicas:
         await until(_link, replica, "up")
     for node in cluster.nodes:
-        await until(_seen, node, (SLOTS, len(cluster.nodes)))
+        await until(_listed, node, len(cluster.nodes))
 
 
 def _cluster_node(folder: Path, port: int, bus_port: int) -> Node:
@@ -211,17 +222,16 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-async def _state(node: Node) -> object:
-    return (await node.tell("CLUSTER INFO"))["cluster_state"]
+async def _view(node: Node) -> tuple[object, int]:
+    return (await node.tell("CLUSTER INFO"))["cluster_state"], slot_map(await node.tell("CLUSTER", "SLOTS"), HOST).covered
 
 
 async def _known(node: Node) -> int:
     return int((await node.tell("CLUSTER INFO"))["cluster_known_nodes"])
 
 
-async def _seen(node: Node) -> tuple[int, int]:
-    slots = slot_map(await node.tell("CLUSTER", "SLOTS"), HOST)
-    return slots.covered, len(slots.nodes)
+async def _listed(node: Node) -> int:
+    return len(slot_map(await node.tell("CLUSTER", "SLOTS"), HOST).nodes)
 
 
 async def _role(node: Node) -> object:
