@@ -4,6 +4,11 @@ Polygons are looked up by H3 cell first: of every cell that touches one it is kn
 border, and only what lies in a border cell is asked of shapely. The answer equals shapely's `contains_xy` for every place; a
 place exactly on a border is not inside.
 
+The cells are those of the index, since it knows each driver's already. 10,000 places in Manhattan, resolution 9, against
+prepared polygons alone: with the cells at hand 2 times as fast with 4 zones, 4 times with 20 or 100. Where cells must be found
+first, as in `resolve`, that costs more than it saves until there are some 30 zones: 0.3 times as fast with 4, 0.75 with 20,
+twice with 100. Resolutions 8 and 10 differ from 9 by less than a fifth.
+
 A cell's edges are bent where degrees are drawn as a plane, by far less than GROWTH (a thousandth of it for the finest cells at 60
 degrees of latitude), so every cell is judged as if it were larger by that.
 """

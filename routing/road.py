@@ -78,7 +78,7 @@ class RoadRouter:
         self.graph = graph
         self.params = params
         self._tables = tables
-        self._middle = (float(graph.lat.mean()), float(graph.lng.mean()))
+        self._plane = geo.Plane(geo.Place(float(graph.lat.mean()), float(graph.lng.mean())))
         self._tree = cKDTree(self._flatten(graph.places()))
         self._ways = _ways_out(graph)
         state = hashlib.blake2b(f"{graph.digest()} {params}".encode(), digest_size=6)
@@ -176,9 +176,7 @@ class RoadRouter:
         return nodes, times, lengths
 
     def _flatten(self, places: Floats) -> Floats:
-        lat, lng = self._middle
-        m_per_degree = math.radians(geo.EARTH_RADIUS_M)
-        return (places - (lat, lng))[:, ::-1] * (m_per_degree * math.cos(math.radians(lat)), m_per_degree)
+        return np.column_stack(self._plane.flatten(places[:, 0], places[:, 1]))
 
     def _snap_pairs(self, origins: Floats, destinations: Floats) -> tuple[Snapped, Snapped]:
         froms, tos = check_pairs(origins, destinations)

@@ -71,6 +71,19 @@ def test_what_is_no_place(lat: float, lng: float) -> None:
     assert Place(90, -180).is_valid()
 
 
+@given(CITIES, st.floats(-0.2, 0.2), st.floats(-0.2, 0.2))
+def test_on_a_flat_map_lengths_are_right_to_its_stated_error_and_the_way_back_is_exact(
+    middle: Place, dlat: float, dlng: float
+) -> None:
+    plane = geo.Plane(middle)
+    lat, lng = np.array([middle.lat + dlat]), np.array([middle.lng + dlng])
+    east_m, north_m = plane.flatten(lat, lng)
+    error = abs(np.tan(np.radians(middle.lat))) * abs(np.radians(dlat)) + np.radians(0.2) ** 2
+    assert np.hypot(east_m, north_m)[0] == pytest.approx(distance_m(middle, Place(lat[0], lng[0])), rel=error, abs=1e-3)
+    back_lat, back_lng = plane.unflatten(east_m, north_m)
+    assert (back_lat[0], back_lng[0]) == pytest.approx((lat[0], lng[0]), abs=1e-9)
+
+
 @given(CITIES, st.integers(0, 4))
 def test_a_disk_is_its_rings_and_no_cell_is_in_two(place: Place, k: int) -> None:
     cell = geo.cell_of(place, 8)
