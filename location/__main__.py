@@ -17,7 +17,7 @@ from location.ingester import Ingester
 from location.metrics import LocationMetrics
 from location.params import LocationParams
 from location.redis_store import SCRIPTS, RedisLocationStore
-from location.servicer import ACCESS, FULL_NAME, CityLocation, LocationServicer
+from location.servicer import ACCESS, FULL_NAME, READERS, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper
 from location.zones import Zones
@@ -68,6 +68,7 @@ async def running(
             servicer_base=rpc.LocationServiceServicer,
             register=rpc.add_LocationServiceServicer_to_server,
             access=ACCESS,
+            readers=READERS,
         )
         loops = {
             f"{name} {location.city.city_id}": run

@@ -17,6 +17,7 @@ from hexhail.rpc.background import end
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.tokens import EVERYONE, Role
 from location import wire
+from location.columns_wire import FleetColumns, read_fleet_message
 from location.counter import at_resolution
 from location.freshness import fresh
 from location.model import POSITION, DropReason, Ingested
@@ -70,6 +71,8 @@ ACCESS: Final = {
     "GetStateEpoch": frozenset({Role.SERVICE}),
     "EraseDriver": _READERS,
 }
+READERS: Final = {"StreamFleetFixes": read_fleet_message}
+"""Methods whose messages are not read by the generated code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class LocationServicer(rpc.LocationServiceServicer):
             inbox.end()
 
     async def StreamFleetFixes(
-        self, request_iterator: AsyncIterator[pb.StreamFleetFixesRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.StreamFleetFixesRequest | FleetColumns], context: Context
     ) -> AsyncIterator[pb.StreamFleetFixesResponse]:
         """Many drivers' fixes in columns: a batch is read while the one before is being dealt with."""
         async for opening in request_iterator:
@@ -141,11 +144,11 @@ class LocationServicer(rpc.LocationServiceServicer):
         yield pb.StreamFleetFixesResponse(session_opened=self._session_opened(location, session))
         table, caller, dealt_with = wire.FleetTable(), principal(), 0
 
-        def submit(request: pb.StreamFleetFixesRequest) -> Coroutine[None, None, Ingested]:
-            if request.WhichOneof("message") != "columns":
+        def submit(batch: pb.StreamFleetFixesRequest | FleetColumns) -> Coroutine[None, None, Ingested]:
+            if not isinstance(batch, FleetColumns):
                 raise _not_opening("columns")
-            table.append(request.columns.new_driver_ids, caller)
-            indices, fixes = wire.fleet_columns(request.columns, table, session, self._clock.now_ms())
+            table.append(batch.new_driver_ids, caller)
+            indices, fixes = wire.fleet_fixes(batch, table, session, self._clock.now_ms())
             return _submit_members(location, table, indices, fixes)
 
         async for ingested in answers_in_order(request_iterator, submit, BATCHES_AT_ONCE):
@@ -246,8 +249,8 @@ class LocationServicer(rpc.LocationServiceServicer):
     def _location(self, city_id: str) -> CityLocation:
         return self._locations[self._cities[city_id].city_id]
 
-    def _opened(self, request: pb.StreamFixesRequest | pb.StreamFleetFixesRequest) -> CityLocation:
-        if request.WhichOneof("message") != "open_session":
+    def _opened(self, request: pb.StreamFixesRequest | pb.StreamFleetFixesRequest | FleetColumns) -> CityLocation:
+        if isinstance(request, FleetColumns) or request.WhichOneof("message") != "open_session":
             raise invalid("message", "is not open_session, which comes first")
         return self._location(request.open_session.city_id)
 

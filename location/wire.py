@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hexhail.cities import City
     from hexhail.kernel.units import Bools, Cells, Floats, Ints
     from hexhail.rpc.tokens import Principal
+    from location.columns_wire import FleetColumns
     from location.model import IndexedDrivers, Ingested, NearbyAnswer, Records
     from location.params import LocationParams
     from location.zones import Resolved, Zones
@@ -56,6 +57,7 @@ MAX_CAPABILITIES: Final = 32
 MAX_TOKEN: Final = 256
 MAX_RESOLVED: Final = 10_000
 
+_REQUIRED_COLUMNS: Final = frozenset({"sequence", "device_time_ms", "lat_e7", "lng_e7"})
 _AVAILABILITIES: Final = frozenset(each.value for each in Availability)
 _DROP_REASONS: Final = {reason: fix_pb2.FixDropReason.Value(f"FIX_DROP_REASON_{reason.name}") for reason in DropReason}
 
@@ -151,35 +153,31 @@ class FleetTable:
         return len(self._members)
 
 
-def fleet_columns(columns: fix_pb2.FixColumns, table: FleetTable, session: int, arrived_at_ms: int) -> tuple[Ints, Records]:
+def fleet_fixes(batch: FleetColumns, table: FleetTable, session: int, arrived_at_ms: int) -> tuple[Ints, Records]:
     """Rows of the table, int64[n], and their fixes, FIX[n]; raises INVALID_FIELD where they are malformed.
 
     Append `new_driver_ids` to the table first.
     """
-    count = len(columns.driver_index)
+    columns = batch.columns
+    count = len(columns["driver_index"])
     check_at_most("columns.driver_index", count, MAX_ROWS)
-    required = ("sequence", "device_time_ms", "lat_e7", "lng_e7")
-    for name in (*required, "heading_cdeg", "speed_mmps", "accuracy_mm"):
-        length = len(getattr(columns, name))
-        if length != count and (length or name in required):
-            raise invalid(f"columns.{name}", f"has {length:,} entries where driver_index has {count:,}")
-    indices = np.fromiter(columns.driver_index, dtype=np.int64, count=count)
+    for name, column in columns.items():
+        if len(column) != count and (len(column) or name in _REQUIRED_COLUMNS):
+            raise invalid(f"columns.{name}", f"has {len(column):,} entries where driver_index has {count:,}")
+    indices = columns["driver_index"].astype(np.int64)
     if count and indices.max() >= len(table):
         raise invalid("columns.driver_index", f"points beyond the table of {len(table):,} drivers")
-    rows = np.zeros(count, dtype=FIX)
+    rows = np.empty(count, dtype=FIX)
     rows["session"], rows["received_at_ms"] = session, arrived_at_ms
-    for name in ("sequence", "device_time_ms"):
-        rows[name] = np.fromiter(getattr(columns, name), dtype=np.int64, count=count)
-    for name, source in (("lat", columns.lat_e7), ("lng", columns.lng_e7)):
-        rows[name] = np.fromiter(source, dtype=np.float64, count=count) / E7
-    for name, figures, unit in (
-        ("heading_deg", columns.heading_cdeg, 100),
-        ("speed_mps", columns.speed_mmps, 1000),
-        ("accuracy_m", columns.accuracy_mm, 1000),
+    rows["sequence"], rows["device_time_ms"] = columns["sequence"], columns["device_time_ms"]
+    rows["lat"], rows["lng"] = columns["lat_e7"] / E7, columns["lng_e7"] / E7
+    for name, source, unit in (
+        ("heading_deg", "heading_cdeg", 100),
+        ("speed_mps", "speed_mmps", 1000),
+        ("accuracy_m", "accuracy_mm", 1000),
     ):
-        rows[name] = np.fromiter(figures, dtype=np.float64, count=count) / unit if len(figures) else np.nan
-    if len(columns.heading_cdeg):
-        rows["heading_deg"][rows["heading_deg"] == UNKNOWN_U2 / 100] = np.nan
+        rows[name] = columns[source] / unit if len(columns[source]) else np.nan
+    rows["heading_deg"][rows["heading_deg"] == UNKNOWN_U2 / 100] = np.nan
     return indices, rows
 
 

@@ -51,10 +51,11 @@ def principal() -> Principal:
 
 @dataclass(frozen=True, slots=True)
 class MethodRule:
-    """Who may call a method, and whether its behaviour is built."""
+    """Who may call a method, whether its behaviour is built, and how its messages are read where not by the generated code."""
 
     roles: frozenset[Role]
     implemented: bool = True
+    reader: Callable[[bytes], Any] | None = None
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -100,7 +101,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             serve = self._unary(method, any_handler.stream_unary or any_handler.unary_unary)
             make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         read = _read_stream if handler.request_streaming else _read_one
-        return make(serve, read(any_handler.request_deserializer), any_handler.response_serializer)
+        reader = self._rules[method].reader or any_handler.request_deserializer
+        return make(serve, read(reader), any_handler.response_serializer)
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> Any:

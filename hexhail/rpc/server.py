@@ -55,6 +55,8 @@ class ServiceSpec:
     servicer_base: type
     register: Callable[[Any, grpc.aio.Server], None]
     access: Mapping[str, frozenset[Role]]
+    readers: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
+    """How the messages of some methods are read, in the place of the generated reading; each raises DecodeError as that does."""
 
     def rules(self) -> dict[str, MethodRule]:
         """Method path -> rule. A method that the servicer inherits from the generated base is not built yet.
@@ -66,7 +68,9 @@ class ServiceSpec:
             raise ValueError(f"{self.full_name}: access rules and methods differ in {sorted(methods ^ set(self.access))}")
         return {
             f"/{self.full_name}/{name}": MethodRule(
-                self.access[name], getattr(type(self.servicer), name) is not getattr(self.servicer_base, name)
+                self.access[name],
+                getattr(type(self.servicer), name) is not getattr(self.servicer_base, name),
+                self.readers.get(name),
             )
             for name in methods
         }
