@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from hexhail.embedded.errors import StoreError, shown
+from hexhail.embedded.errors import REDIS_URL_VARIABLE, StoreError, shown
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.stores.address import cluster_seeds
 from hexhail.stores.cluster import UNSETTLED, Cluster
@@ -82,7 +82,9 @@ def connect(redis_url: str) -> Redis:
     Raises StoreError for a cluster, which is asked through `open_valkey` only.
     """
     if cluster_seeds(redis_url):
-        raise StoreError(f"this service cannot use a cluster yet: give it a single Valkey instead of {shown(redis_url)}")
+        raise StoreError(
+            f"this service cannot use a cluster yet: give it a single Valkey in {REDIS_URL_VARIABLE}, not {shown(redis_url)}"
+        )
     pool = BlockingConnectionPool.from_url(
         redis_url,
         max_connections=16,

@@ -10,7 +10,7 @@ import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hexhail.embedded.process import Child
+
+Asked = TypeVar("Asked")
 
 HOST: Final = "127.0.0.1"
 PRIMARIES: Final = 3
@@ -163,10 +165,10 @@ async def embedded_cluster(folder: Path, *, replicas: bool = False) -> AsyncIter
         yield cluster
 
 
-async def until(asked: Callable[[Node], Awaitable[object]], node: Node, wanted: object) -> None:
-    """Returns once a node's answer is the wanted one, within 30 s."""
+async def until(ask: Callable[[Asked], Awaitable[object]], asked: Asked, wanted: object) -> None:
+    """Returns once the answer of what is asked is the wanted one, within 30 s."""
     end = time.monotonic() + _PATIENCE_S
-    while (answer := await asked(node)) != wanted:
+    while (answer := await ask(asked)) != wanted:
         assert time.monotonic() < end, f"still {answer!r}, not {wanted!r}"
         await asyncio.sleep(_POLL_S)
 
