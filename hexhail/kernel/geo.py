@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import h3.api.numpy_int as h3
 import numpy as np
+from h3ronpy.vector import coordinates_to_cells
 
 if TYPE_CHECKING:
-    from hexhail.kernel.units import Cells, Floats
+    from hexhail.kernel.units import Bools, Cells, Floats, Ints
 
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the Earth. Source: IUGG (2 a + b) / 3 of WGS84, which H3 uses as well."""
+
+_MODE_BIT, _RESOLUTION_BIT, _BASE_CELL_BIT = 56, 52, 45
+_CELL_MODE, _BASE_CELLS, _FINEST, _BITS_OF_A_STEP, _NO_STEP = 0b0_0001_000, 122, 15, 3, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,23 @@ def vector_m(place: Place) -> Floats:
     return EARTH_RADIUS_M * np.array([flat * math.cos(lam), flat * math.sin(lam), math.sin(phi)])
 
 
+def vectors_m(lat: Floats, lng: Floats) -> Floats:
+    """The same for many points: float64[n], float64[n] -> float64[n, 3]."""
+    phi, lam = np.radians(lat), np.radians(lng)
+    flat = np.cos(phi)
+    return EARTH_RADIUS_M * np.stack([flat * np.cos(lam), flat * np.sin(lam), np.sin(phi)], axis=1)
+
+
+def chord_m(arc_m: float) -> float:
+    """How far apart are points through the Earth that are so far apart over it?"""
+    return 2 * EARTH_RADIUS_M * math.sin(min(arc_m / EARTH_RADIUS_M, math.pi) / 2)
+
+
+def arcs_m(chords_m: Floats) -> Floats:
+    """How far apart are points over the Earth that are so far apart through it? float64[...] -> float64[...]."""
+    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.minimum(chords_m / (2 * EARTH_RADIUS_M), 1.0)), dtype=np.float64)
+
+
 def bearings_deg(lat_a: Floats | float, lng_a: Floats | float, lat_b: Floats | float, lng_b: Floats | float) -> Floats:
     """In which direction does one leave `a` for `b`? Degrees clockwise from north, 0 to 360. Broadcasts."""
     phi_a, phi_b = np.radians(lat_a), np.radians(lat_b)
@@ -90,8 +112,7 @@ class Plane:
 
 def cells_of(lat: Floats, lng: Floats, resolution: int) -> Cells:
     """In which H3 cell does each point lie? float64[n], float64[n] -> uint64[n]."""
-    to_cell = h3.latlng_to_cell
-    return np.fromiter((to_cell(a, b, resolution) for a, b in zip(lat.tolist(), lng.tolist(), strict=True)), np.uint64, len(lat))
+    return np.asarray(coordinates_to_cells(np.ascontiguousarray(lat), np.ascontiguousarray(lng), resolution), dtype=np.uint64)
 
 
 def cell_of(place: Place, resolution: int) -> int:
@@ -100,12 +121,41 @@ def cell_of(place: Place, resolution: int) -> int:
 
 
 def parents_of(cells: Cells, resolution: int) -> Cells:
-    """In which coarser cell does each cell lie? uint64[n] -> uint64[n]."""
-    if not len(cells):
-        return cells
-    distinct, inverse = np.unique(cells, return_inverse=True)
-    parents = np.fromiter((h3.cell_to_parent(cell, resolution) for cell in distinct.tolist()), np.uint64, len(distinct))
-    return np.asarray(parents[inverse], dtype=np.uint64)
+    """In which coarser cell does each cell lie? uint64[n] -> uint64[n]; no cell's own resolution is coarser.
+
+    Source: the bit layout of an H3 index: the resolution, then 3 bits for each finer step, all set where there is no such step.
+    """
+    unused = (1 << _BITS_OF_A_STEP * (_FINEST - resolution)) - 1
+    of_that_resolution = np.uint64(resolution << _RESOLUTION_BIT | unused)
+    return np.asarray(cells & ~np.uint64(15 << _RESOLUTION_BIT) | of_that_resolution, dtype=np.uint64)
+
+
+def resolutions_of(cells: Cells) -> Ints:
+    """The H3 resolution of each cell: uint64[n] -> int64[n]; -1 where a number is not a cell.
+
+    Source: the bit layout of an H3 index; a pentagon has no children in the first of the seven directions.
+    """
+    resolutions = _bits_of(cells, _RESOLUTION_BIT, 4)
+    base_cells = _bits_of(cells, _BASE_CELL_BIT, 7)
+    are_cells = (_bits_of(cells, _MODE_BIT, 8) == _CELL_MODE) & (base_cells < _BASE_CELLS)
+    may_be_first = ~_is_pentagon()[base_cells]
+    for step in range(1, _FINEST + 1):
+        direction = _bits_of(cells, _BITS_OF_A_STEP * (_FINEST - step), _BITS_OF_A_STEP)
+        are_cells &= ((direction == _NO_STEP) == (step > resolutions)) & (may_be_first | (direction != 1))
+        may_be_first |= direction != 0
+    return np.where(are_cells, resolutions, -1)
+
+
+def _bits_of(cells: Cells, lowest: int, count: int) -> Ints:
+    return ((cells >> np.uint64(lowest)) & np.uint64((1 << count) - 1)).astype(np.int64)
+
+
+@cache
+def _is_pentagon() -> Bools:
+    """By base cell."""
+    pentagons = np.zeros(1 << 7, dtype=np.bool_)
+    pentagons[_bits_of(np.asarray(h3.get_pentagons(0), dtype=np.uint64), _BASE_CELL_BIT, 7)] = True
+    return pentagons
 
 
 def cell_resolution(cell: int) -> int | None:
