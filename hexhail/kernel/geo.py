@@ -20,6 +20,9 @@ EARTH_RADIUS_M = 6_371_008.8
 _MODE_BIT, _RESOLUTION_BIT, _BASE_CELL_BIT = 56, 52, 45
 _CELL_MODE, _BASE_CELLS, _FINEST, _BITS_OF_A_STEP, _NO_STEP = 0b0_0001_000, 122, 15, 3, 7
 
+_FEW = 100
+"""Points so few that finding their cells one by one is faster than handing them over together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -112,6 +115,9 @@ class Plane:
 
 def cells_of(lat: Floats, lng: Floats, resolution: int) -> Cells:
     """In which H3 cell does each point lie? float64[n], float64[n] -> uint64[n]."""
+    if len(lat) < _FEW:
+        cells = (h3.latlng_to_cell(a, b, resolution) for a, b in zip(lat.tolist(), lng.tolist(), strict=True))
+        return np.fromiter(cells, np.uint64, len(lat))
     return np.asarray(coordinates_to_cells(np.ascontiguousarray(lat), np.ascontiguousarray(lng), resolution), dtype=np.uint64)
 
 
