@@ -162,11 +162,14 @@ class Cluster:
             except (RedisError, OSError) as error:
                 await line.hang_up()
                 reply = error
-            if not isinstance(reply, Exception):
+            if isinstance(reply, Exception):
+                self._why_unknown = f"no node of the cluster describes it: {str(reply) or type(reply).__name__}"
+            elif not reply:
+                self._why_unknown = "no node of the cluster knows of slots"  # one that has come back without its memory
+            else:
                 self._map, self._moved, self._stale = slot_map(reply, address[0]), {}, False
                 self._why_unknown = "a part of the cluster has no primary"
                 break
-            self._why_unknown = f"no node of the cluster describes it: {str(reply) or type(reply).__name__}"
         self._learn_from = asyncio.get_running_loop().time() + _LEARN_GAP_S
         for address in self._lines.keys() - self._map.nodes:
             await self._lines.pop(address).close()

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.stores import valkey as stores
+from hexhail.stores.cluster import Cluster
 from hexhail.stores.valkey import Valkey, open_valkey
 from tests.stores.nodes import RunningCluster, embedded_cluster, mortal_valkey
 
@@ -255,6 +256,29 @@ async def test_a_server_that_is_no_cluster_is_unavailable_as_one(socket_dir: Pat
 
     assert is_loss(reply)
     assert "cluster support disabled" in reply.message
+
+
+async def test_a_node_without_its_memory_is_not_believed_about_the_others() -> None:
+    asked: list[str] = []
+
+    class Told:
+        """A line to a node that has forgotten its cluster, or to one that has not."""
+
+        def __init__(self, url: str) -> None:
+            self._host = url.removeprefix("redis://").split(":")[0]
+
+        async def exchange(self, calls: list[tuple[str, ...]]) -> list[Any]:
+            asked.append(self._host)
+            described = [[0, 16_383, [b"mindful", 1, b"id"]]] if self._host == "mindful" else []
+            return [described if call == ("CLUSTER", "SLOTS") else self._host for call in calls]
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    cluster = Cluster(["redis://forgetful:1", "redis://mindful:1"], Told)  # type: ignore[arg-type]
+
+    assert await cluster.ask([("GET", "k")], 2.0) == ["mindful"]
+    assert asked == ["forgetful", "mindful", "mindful"]
 
 
 async def test_after_a_failover_the_new_primary_is_asked(tmp_path_factory: pytest.TempPathFactory) -> None:
