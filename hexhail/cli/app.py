@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hexhail import __version__
 from hexhail.cities import CityError, load_city
+from hexhail.cli.bench import bench_commands
 from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.processes import SERVICES, ServiceError
 from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, offset_to, report, up
@@ -227,3 +228,6 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _fail(line: str) -> NoReturn:
     print(f"hexhail: {line}", file=sys.stderr)
     raise SystemExit(1)
+
+
+app.add_typer(bench_commands(_settings, _check_json, _run), name="bench")

@@ -23,7 +23,7 @@ from simulator.view import CityFrame, summary_table, view_for
 from simulator.witness import double_assignments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -151,10 +151,15 @@ def report(summary: Summary, json_file: Path | None, console: Console) -> None:
     """Prints the summary, and writes it as JSON. Raises OSError."""
     console.print(summary_table(summary))
     if json_file is not None:
-        draft = json_file.with_name(f".{json_file.name}.tmp")
-        draft.write_text(json.dumps(summary.as_json(), indent=2) + "\n", encoding="utf-8")
-        draft.replace(json_file)
-        console.print(f"written to {json_file}", soft_wrap=True)
+        write_json(summary.as_json(), json_file, console)
+
+
+def write_json(document: Mapping[str, object], json_file: Path, console: Console) -> None:
+    """Writes it, whole or not at all, and says so. Raises OSError."""
+    draft = json_file.with_name(f".{json_file.name}.tmp")
+    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    draft.replace(json_file)
+    console.print(f"written to {json_file}", soft_wrap=True)
 
 
 def offset_to(at_ms: int | None) -> int:
