@@ -1,8 +1,8 @@
-"""A location service on the run's Valkey, with one bucket and with several."""
+"""A location service on the run's Valkey and on its cluster, with one bucket and with several."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,22 @@ def buckets(request: pytest.FixtureRequest) -> int:
     return count
 
 
+@pytest.fixture(params=["single", "cluster"])
+def store(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """The address of an empty store, and a client for looking into it."""
+    url, client = ("valkey_url", "valkey") if request.param == "single" else ("cluster_url", "valkey_cluster")
+    return request.getfixturevalue(url), request.getfixturevalue(client)
+
+
 @pytest.fixture
-async def world(valkey: Redis, valkey_url: str, buckets: int) -> AsyncIterator[World]:
+async def world(store: tuple[str, Any], buckets: int) -> AsyncIterator[World]:
+    url, client = store
+    async with world_on(url, client, buckets) as made:
+        yield made
+
+
+@pytest.fixture
+async def single_world(valkey: Redis, valkey_url: str, buckets: int) -> AsyncIterator[World]:
+    """For what is asked of the node itself."""
     async with world_on(valkey_url, valkey, buckets) as made:
         yield made

@@ -148,22 +148,23 @@ class World:
             keys = bucket_keys(self.city.city_id, bucket)
             records, changes, _, occupancy, *_ = keys.scripted
             recount: dict[bytes, int] = {}
+            places: dict[str, tuple[float, float]] = {}
             async for key in self.valkey.scan_iter(match=keys.cell_prefix.replace("{", "\\{") + "*", count=1000):
                 cell = key.decode().removeprefix(keys.cell_prefix)
-                members = await self.valkey.zrange(key, 0, -1)
+                members = [member.decode() for member in await self.valkey.zrange(key, 0, -1)]
+                assert not cell_of.keys() & set(members), "a driver in two cells"
                 recount[cell.encode()] = len(members)
-                for member in members:
-                    assert member.decode() not in cell_of, "a driver in two cells"
-                    cell_of[member.decode()] = cell
+                cell_of |= dict.fromkeys(members, cell)
+                places |= zip(members, await self.valkey.geopos(key, *members), strict=True)
             assert await self.valkey.hgetall(occupancy) == {cell: str(count).encode() for cell, count in recount.items()}
+            heard = set(await self.valkey.zrange(changes, 0, -1))
             for driver_id, block in (await self.valkey.hgetall(records)).items():
                 (record,) = np.frombuffer(block, dtype=RECORD)
                 available = record["state"]["availability"] == Availability.AVAILABLE
-                heard = await self.valkey.zscore(changes, driver_id) is not None
-                expected = f"{record['position']['cell']:x}" if available and heard else None
+                expected = f"{record['position']['cell']:x}" if available and driver_id in heard else None
                 assert cell_of.get(driver_id.decode()) == expected
                 if expected:
-                    ((lng, lat),) = await self.valkey.geopos(keys.cell_prefix + expected, driver_id)
+                    lng, lat = places[driver_id.decode()]
                     there = Place(from_e7(record["position"]["lat_e7"]), from_e7(record["position"]["lng_e7"]))
                     assert distance_m(Place(lat, lng), there) < 1, "the set knows another place than the record"
         return cell_of
