@@ -80,8 +80,9 @@ async def found(world: World) -> tuple[set[str], bool] | None:
                 world.city.city_id, MIDDLE, 100, 5_000.0, [], ""
             )
         except DomainError as error:
-            assert error.reason is Reason.STORE_UNAVAILABLE
-            return None
+            if error.reason is Reason.STORE_UNAVAILABLE:
+                return None
+            raise
         return set(near.driver_ids), near.complete
 
 

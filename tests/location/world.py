@@ -33,7 +33,7 @@ from location.redis_store import SCRIPTS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
     from hexhail.kernel.errors import DomainError
     from hexhail.stores.valkey import Valkey
@@ -172,7 +172,7 @@ class World:
 
 @asynccontextmanager
 async def world_on(
-    redis_url: str, valkey: Redis, buckets: int, location: Mapping[str, object] | None = None
+    redis_url: str, valkey: Redis | RedisCluster, buckets: int, location: Mapping[str, object] | None = None
 ) -> AsyncIterator[World]:
     """A service at noon on this store."""
     city = gridport(buckets, location)
