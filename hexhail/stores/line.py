@@ -34,12 +34,14 @@ class Line:
     calls with 20 kB each 541 and 520, by this 231 and 206 (decision 12).
     """
 
-    def __init__(self, connect: Callable[[], AbstractConnection], scripts: Mapping[str, str]) -> None:
+    def __init__(
+        self, connect: Callable[[], AbstractConnection], scripts: Mapping[str, str], connections: int = CONNECTIONS
+    ) -> None:
         """`connect` makes a connection, not connected yet; `scripts` are texts by their SHA-1 in hexadecimal."""
         self._connect = connect
         self._scripts = scripts
         self._idle: list[AbstractConnection] = []
-        self._room = asyncio.Semaphore(CONNECTIONS)
+        self._room = asyncio.Semaphore(connections)
         self._closed = False
 
     async def exchange(self, calls: Sequence[Call]) -> list[Any]:

@@ -18,12 +18,10 @@ from hexhail.embedded.errors import REDIS_URL_VARIABLE, StoreError, shown
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.stores.address import cluster_seeds
 from hexhail.stores.cluster import UNSETTLED, Cluster
-from hexhail.stores.line import Line
+from hexhail.stores.line import CONNECTIONS, Line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-
-    from redis.asyncio.connection import AbstractConnection
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from hexhail.stores.line import Call
 
@@ -60,9 +58,9 @@ def open_valkey(redis_url: str, scripts: Sequence[str] = ()) -> Valkey:
     known = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in scripts}
     seeds = cluster_seeds(redis_url)
     if seeds:
-        _connector(seeds[0])
-        return _Clustered(Cluster(seeds, lambda url: Line(_connector(url), known)))
-    return _Single(Line(_connector(redis_url), known))
+        _line(seeds[0], known)
+        return _Clustered(Cluster(seeds, lambda url: _line(url, known)))
+    return _Single(_line(redis_url, known))
 
 
 def answered(replies: list[Any]) -> list[Any]:
@@ -148,21 +146,22 @@ class _Clustered:
 
 
 def _is_loss(reply: Any) -> bool:
-    return isinstance(reply, (*UNSETTLED, RedisError, OSError)) and (
-        isinstance(reply, UNSETTLED) or not isinstance(reply, ResponseError)
-    )
+    lost = isinstance(reply, (RedisError, OSError)) and not isinstance(reply, ResponseError)
+    return lost or isinstance(reply, UNSETTLED)
 
 
 def _unavailable(error: Exception) -> DomainError:
     return DomainError(Reason.STORE_UNAVAILABLE, f"Valkey does not answer: {str(error) or type(error).__name__}", store="valkey")
 
 
-def _connector(redis_url: str) -> Callable[[], AbstractConnection]:
-    options: dict[str, Any] = {**parse_url(redis_url)}
+def _line(url: str, scripts: Mapping[str, str]) -> Line:
+    options: dict[str, Any] = {**parse_url(url)}
     kind = options.pop("connection_class", Connection)
+    connections = options.pop("max_connections", CONNECTIONS)
+    options.pop("timeout", None)  # of a pool: ours waits as long as the question may
     options |= {"socket_timeout": None, "socket_connect_timeout": ANSWER_S, "retry": Retry(NoBackoff(), 0), "protocol": 3}
     try:
         kind(**options)
     except TypeError as error:
         raise ValueError(f"an option of the address is unknown: {error}") from error
-    return partial(kind, **options)
+    return Line(partial(kind, **options), scripts, connections)

@@ -103,6 +103,17 @@ async def test_many_callers_share_a_few_connections(asking: Valkey, valkey: Redi
     assert len(await valkey.client_list()) - before <= CONNECTIONS
 
 
+async def test_the_address_may_say_how_many_connections(valkey_url: str, valkey: Redis) -> None:
+    before = len(await valkey.client_list())
+    asking = open_valkey(f"{valkey_url}&max_connections=2&timeout=1")
+
+    replies = await asyncio.gather(*(asking.ask([("ECHO", number)]) for number in range(50)))
+
+    assert replies == [[str(number).encode()] for number in range(50)]
+    assert len(await valkey.client_list()) - before <= 2
+    await asking.aclose()
+
+
 async def test_callers_who_give_up_leave_no_reply_to_the_next_and_are_gone(asking: Valkey, valkey: Redis) -> None:
     """Cancelled at any point: while waiting for a connection, connecting, sending, reading, or a moment too late."""
     chance = np.random.default_rng(7)
