@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import h3.api.numpy_int as h3
 import numpy as np
+from h3ronpy import cells_resolution, cells_valid, change_resolution
 from h3ronpy.vector import coordinates_to_cells
 
 if TYPE_CHECKING:
-    from hexhail.kernel.units import Bools, Cells, Floats, Ints
+    from hexhail.kernel.units import Cells, Floats, Ints
 
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the Earth. Source: IUGG (2 a + b) / 3 of WGS84, which H3 uses as well."""
-
-_MODE_BIT, _RESOLUTION_BIT, _BASE_CELL_BIT = 56, 52, 45
-_CELL_MODE, _BASE_CELLS, _FINEST, _BITS_OF_A_STEP, _NO_STEP = 0b0_0001_000, 122, 15, 3, 7
 
 _FEW = 100
 """Points so few that finding their cells one by one is faster than handing them over together."""
@@ -127,41 +124,16 @@ def cell_of(place: Place, resolution: int) -> int:
 
 
 def parents_of(cells: Cells, resolution: int) -> Cells:
-    """In which coarser cell does each cell lie? uint64[n] -> uint64[n]; no cell's own resolution is coarser.
-
-    Source: the bit layout of an H3 index: the resolution, then 3 bits for each finer step, all set where there is no such step.
-    """
-    unused = (1 << _BITS_OF_A_STEP * (_FINEST - resolution)) - 1
-    of_that_resolution = np.uint64(resolution << _RESOLUTION_BIT | unused)
-    return np.asarray(cells & ~np.uint64(15 << _RESOLUTION_BIT) | of_that_resolution, dtype=np.uint64)
+    """In which coarser cell does each cell lie? uint64[n] -> uint64[n]."""
+    return np.asarray(change_resolution(np.ascontiguousarray(cells), resolution), dtype=np.uint64)
 
 
 def resolutions_of(cells: Cells) -> Ints:
-    """The H3 resolution of each cell: uint64[n] -> int64[n]; -1 where a number is not a cell.
-
-    Source: the bit layout of an H3 index; a pentagon has no children in the first of the seven directions.
-    """
-    resolutions = _bits_of(cells, _RESOLUTION_BIT, 4)
-    base_cells = _bits_of(cells, _BASE_CELL_BIT, 7)
-    are_cells = (_bits_of(cells, _MODE_BIT, 8) == _CELL_MODE) & (base_cells < _BASE_CELLS)
-    may_be_first = ~_is_pentagon()[base_cells]
-    for step in range(1, _FINEST + 1):
-        direction = _bits_of(cells, _BITS_OF_A_STEP * (_FINEST - step), _BITS_OF_A_STEP)
-        are_cells &= ((direction == _NO_STEP) == (step > resolutions)) & (may_be_first | (direction != 1))
-        may_be_first |= direction != 0
-    return np.where(are_cells, resolutions, -1)
-
-
-def _bits_of(cells: Cells, lowest: int, count: int) -> Ints:
-    return ((cells >> np.uint64(lowest)) & np.uint64((1 << count) - 1)).astype(np.int64)
-
-
-@cache
-def _is_pentagon() -> Bools:
-    """By base cell."""
-    pentagons = np.zeros(1 << 7, dtype=np.bool_)
-    pentagons[_bits_of(np.asarray(h3.get_pentagons(0), dtype=np.uint64), _BASE_CELL_BIT, 7)] = True
-    return pentagons
+    """The H3 resolution of each cell: uint64[n] -> int64[n]; -1 where a number is not a cell."""
+    are_cells = np.asarray(cells_valid(np.ascontiguousarray(cells), booleanarray=True), dtype=np.bool_)
+    resolutions = np.full(len(cells), -1, dtype=np.int64)
+    resolutions[are_cells] = np.asarray(cells_resolution(cells[are_cells]))
+    return resolutions
 
 
 def cell_resolution(cell: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h3.api.numpy_int as h3
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -112,3 +113,29 @@ def test_a_number_that_is_no_cell_is_told_from_one(number: int) -> None:
     assume(number >> 52 != 0x8A)
     resolution = geo.cell_resolution(number)
     assert resolution is None or 0 <= resolution <= 15
+
+
+NUMBERS = st.one_of(st.integers(0, 2**64 - 1), PLACES.map(lambda place: geo.cell_of(place, 7)), st.sampled_from([0, 2**63]))
+
+
+@given(st.lists(st.tuples(NUMBERS, st.integers(-1, 63)), max_size=20))
+def test_columns_of_cells_are_judged_as_each_is(numbers: list[tuple[int, int]]) -> None:
+    altered = [number if bit < 0 else number ^ (1 << bit) for number, bit in numbers]
+    resolutions = geo.resolutions_of(np.array(altered, dtype=np.uint64))
+    assert resolutions.tolist() == [-1 if (known := geo.cell_resolution(number)) is None else known for number in altered]
+
+
+@given(st.lists(PLACES, max_size=10), st.integers(0, 7))
+def test_columns_have_their_parents(places: list[Place], resolution: int) -> None:
+    cells = np.array([geo.cell_of(place, 7) for place in places], dtype=np.uint64)
+    assert geo.parents_of(cells, resolution).tolist() == [h3.cell_to_parent(cell, resolution) for cell in cells.tolist()]
+
+
+@given(PLACES, PLACES)
+def test_a_way_through_the_earth_tells_the_way_over_it(a: Place, b: Place) -> None:
+    columns = geo.vectors_m(np.array([a.lat, b.lat]), np.array([a.lng, b.lng]))
+    assert columns == pytest.approx(np.array([geo.vector_m(a), geo.vector_m(b)]), abs=1e-6)
+    through_m = float(np.linalg.norm(columns[0] - columns[1]))
+    assert geo.chord_m(distance_m(a, b)) == pytest.approx(through_m, abs=1e-3)
+    assume(distance_m(a, b) < HALF_AROUND_M - 10_000)  # near the antipodes the way over it hardly changes the way through it
+    assert float(geo.arcs_m(np.array(through_m))) == pytest.approx(distance_m(a, b), abs=1e-3)
