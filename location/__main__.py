@@ -11,15 +11,18 @@ from hexhail.rpc.background import background
 from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
 from hexhail.stores.valkey import open_valkey
+from location.batch_finder import BatchFinder
 from location.counter import SupplyCounter
 from location.finder import Finder
 from location.ingester import Ingester
 from location.metrics import LocationMetrics
+from location.mirror import Mirror
 from location.params import LocationParams
 from location.redis_store import SCRIPTS, RedisLocationStore
 from location.servicer import ACCESS, FULL_NAME, READERS, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper
+from location.watcher import Watcher
 from location.zones import Zones
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ def assemble(city: City, valkey: Valkey, clock: Clock) -> CityLocation:
     limit_ms = round(city.freshness_limit_s * 1000)
     store = RedisLocationStore(valkey, city.city_id, city.buckets)
     metrics = LocationMetrics()
+    mirror = Mirror(store, limit_ms, clock, metrics)
     return CityLocation(
         city=city,
         params=params,
@@ -45,7 +49,10 @@ def assemble(city: City, valkey: Valkey, clock: Clock) -> CityLocation:
         sessions=Sessions(store, clock, metrics),
         ingester=Ingester(city, store, params, clock, metrics),
         finder=Finder(store, city.index_resolution, params.nearby, clock, metrics),
-        counter=SupplyCounter(store, limit_ms, params.supply_max_age_ms, clock, metrics),
+        mirror=mirror,
+        counter=SupplyCounter(mirror, params.supply_max_age_ms, clock, metrics),
+        watcher=Watcher(mirror, limit_ms, clock, metrics),
+        batch_finder=BatchFinder(mirror, clock, metrics),
         sweeper=Sweeper(store, limit_ms, params, clock, metrics),
         zones=Zones(city.area, city.zones, city.index_resolution, params.zones),
         metrics=metrics,
@@ -64,7 +71,7 @@ async def running(
         shell.exporter.show("location", {city_id: location.metrics for city_id, location in locations.items()})
         spec = ServiceSpec(
             full_name=FULL_NAME,
-            servicer=LocationServicer(cities, locations, clock),  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
+            servicer=LocationServicer(cities, locations, clock),
             servicer_base=rpc.LocationServiceServicer,
             register=rpc.add_LocationServiceServicer_to_server,
             access=ACCESS,
@@ -73,7 +80,11 @@ async def running(
         loops = {
             f"{name} {location.city.city_id}": run
             for location in locations.values()
-            for name, run in (("ingester", location.ingester.run), ("sweeper", location.sweeper.run))
+            for name, run in (
+                ("ingester", location.ingester.run),
+                ("sweeper", location.sweeper.run),
+                ("mirror", location.mirror.run),
+            )
         }
         async with background(loops, clock), serving(spec, listen, token_key, shell=shell) as server:
             yield server

@@ -1,21 +1,21 @@
-"""How many drivers are available where? Counted from one snapshot that all questions share."""
+"""How many drivers are available where? Counted from the mirror, once for all who ask within the age that a count may have."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hexhail.kernel import geo
-from location.freshness import fresh
+from location.model import Availability
 
 if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.units import Cells, Ints
+    from location.known import Snapshot
     from location.metrics import LocationMetrics
-    from location.store import LocationStore
+    from location.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,13 @@ class Supply:
         return np.where(self.cells[row] == cells, self.available[row], 0)
 
 
+def supply_of(snapshot: Snapshot) -> Supply:
+    """How many available drivers does a snapshot, which holds the fresh ones, show in each index cell? Pure."""
+    is_available = snapshot.records["state"]["availability"] == Availability.AVAILABLE
+    cells, available = np.unique(snapshot.records["position"]["cell"][is_available], return_counts=True)
+    return Supply(cells, available.astype(np.int64), snapshot.as_of_ms, snapshot.complete)
+
+
 def at_resolution(supply: Supply, resolution: int) -> Supply:
     """The same supply in coarser cells. Pure."""
     parents, inverse = np.unique(geo.parents_of(supply.cells, resolution), return_inverse=True)
@@ -50,35 +57,26 @@ def at_resolution(supply: Supply, resolution: int) -> Supply:
 class SupplyCounter:
     """Counts the supply of one city."""
 
-    def __init__(self, store: LocationStore, limit_ms: int, max_age_ms: int, clock: Clock, metrics: LocationMetrics) -> None:
-        self._store = store
-        self._limit_ms = limit_ms
+    def __init__(self, mirror: Mirror, max_age_ms: int, clock: Clock, metrics: LocationMetrics) -> None:
+        self._mirror = mirror
         self._max_age_ms = max_age_ms
         self._clock = clock
         self._metrics = metrics
-        self._reading = asyncio.Lock()
-        self._snapshot: Supply | None = None
+        self._counted: Snapshot | None = None
+        self._supply: Supply | None = None
 
     async def supply(self) -> Supply:
         """The supply per index cell, at most `max_age_ms` old. Raises STORE_UNAVAILABLE.
 
-        `complete` only if the same epoch's states were all told before and after the reading: a wipe in between shows.
+        `complete` only if all states had been told in the epoch that was read.
         """
-        async with self._reading:
-            now_ms = self._clock.now_ms()
-            if self._snapshot is None or abs(now_ms - self._snapshot.as_of_ms) > self._max_age_ms:
-                self._snapshot = await self._read(now_ms)
-            return self._snapshot
+        if self._supply is not None and self._is_young(self._supply):
+            return self._supply
+        snapshot = await self._mirror.refresh(self._max_age_ms)
+        if self._supply is None or self._counted is not snapshot:
+            self._counted, self._supply = snapshot, supply_of(snapshot)
+            self._metrics.supply_snapshots += 1
+        return self._supply
 
-    async def _read(self, now_ms: int) -> Supply:
-        before = await self._store.state_epoch()
-        latest: dict[bytes, int] = {}
-        async for drivers in self._store.read_everyone():
-            rows = np.flatnonzero(fresh(drivers.positions["received_at_ms"], now_ms, self._limit_ms)).tolist()
-            cells = drivers.positions["cell"].tolist()
-            latest.update((drivers.driver_ids[row], cells[row]) for row in rows)
-        after = await self._store.state_epoch()
-        self._metrics.supply_snapshots += 1
-        occupied, counts = np.unique(np.fromiter(latest.values(), dtype=np.uint64, count=len(latest)), return_counts=True)
-        complete = before.complete and after.complete and before.epoch == after.epoch
-        return Supply(occupied, counts.astype(np.int64), now_ms, complete)
+    def _is_young(self, supply: Supply) -> bool:
+        return self._max_age_ms > 0 and abs(self._clock.now_ms() - supply.as_of_ms) <= self._max_age_ms

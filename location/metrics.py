@@ -30,7 +30,12 @@ class LocationMetrics:
     positions_forgotten: int = counter("Positions deleted because their time was over.")
     nearby_questions: int = counter("Searches for nearby drivers.")
     nearby_readings: int = counter("Readings of the store that searches for nearby drivers took.")
-    supply_snapshots: int = counter("Snapshots of supply read from the store.")
+    nearby_batches: int = counter("Searches for nearby drivers at many places at once.")
+    mirror_readings: int = counter("Readings of all changes, for whoever counts, watches or searches in bulk.")
+    mirror_changes: int = counter("Changed drivers that these readings brought.")
+    supply_snapshots: int = counter("Counts of supply.")
+    watch_messages: int = counter("Messages to watchers.")
+    drivers_erased: int = counter("Drivers of whom everything was erased on demand.")
 
     def count(self, ingested: Ingested) -> None:
         """Adds what became of some fixes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -20,10 +20,13 @@ from location.freshness import fresh
 from location.model import Availability, Cursor, IndexedDrivers, NearbyQuestion, Occupancy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from hexhail.kernel.geo import Place
-    from hexhail.kernel.units import Floats, Ints
+    from hexhail.kernel.units import Bools, Floats, Ints
+    from location.model import Records
 
 MARGIN_M: Final = 0.5
 """Taken off every bound, for the rounding of coordinates (1 cm) and of floating point."""
@@ -55,6 +58,19 @@ class NearbyParams:
             raise ValueError("radius_m must be above 0 and at most 50,000")
         if not 0 <= self.max_rings <= 30:
             raise ValueError("max_rings must be 0 to 30")
+
+
+class Terms(Protocol):
+    """Which drivers a question is about, wherever they are."""
+
+    @property
+    def capability_mask(self) -> int: ...
+    @property
+    def min_rating_milli(self) -> int: ...
+    @property
+    def excluded_driver_ids(self) -> frozenset[str]: ...
+    @property
+    def max_age_ms(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +208,22 @@ def plan_reading(
     return Reading(surroundings.cells_beyond(place, reach_m), all_but=True, certain_m=reach_m)
 
 
+def are_eligible(records: Records, terms: Terms, now_ms: int) -> Bools:
+    """Who is fresh, available, able and good enough? RECORD[n] -> bool[n]."""
+    states, mask = records["state"], terms.capability_mask
+    eligible = fresh(records["position"]["received_at_ms"], now_ms, terms.max_age_ms)
+    eligible &= states["availability"] == Availability.AVAILABLE
+    eligible &= (states["capability_mask"] & np.uint32(mask)) == mask
+    eligible &= states["rating_milli"] >= terms.min_rating_milli
+    return eligible
+
+
+def not_excluded(rows: list[int], driver_ids: Sequence[bytes], terms: Terms) -> list[int]:
+    """Those of the rows whose drivers the question does not exclude."""
+    excluded = {driver_id.encode() for driver_id in terms.excluded_driver_ids}
+    return [row for row in rows if driver_ids[row] not in excluded] if excluded else rows
+
+
 def select(drivers: IndexedDrivers, question: NearbyQuestion, now_ms: int) -> tuple[IndexedDrivers, Ints]:
     """Who of the drivers read answers the question: fresh, available, able, good enough, not excluded, within the radius, behind
     the cursor?
@@ -199,22 +231,15 @@ def select(drivers: IndexedDrivers, question: NearbyQuestion, now_ms: int) -> tu
     Returns at most `max_drivers` + 1 of them (one more tells whether a next page exists), nearest first, ties by id, and
     int64[n], their distances in mm. The order of the rows that were read never matters.
     """
-    positions, states = drivers.positions, drivers.states
-    metres = geo.distances_m(question.place.lat, question.place.lng, from_e7(positions["lat_e7"]), from_e7(positions["lng_e7"]))
+    lat, lng = from_e7(drivers.positions["lat_e7"]), from_e7(drivers.positions["lng_e7"])
+    metres = geo.distances_m(question.place.lat, question.place.lng, lat, lng)
     distance_mm = np.rint(metres * 1000).astype(np.int64)
-    mask = question.capability_mask
-    fits = fresh(positions["received_at_ms"], now_ms, question.max_age_ms)
-    fits &= states["availability"] == Availability.AVAILABLE
-    fits &= (states["capability_mask"] & np.uint32(mask)) == mask
-    fits &= states["rating_milli"] >= question.min_rating_milli
+    fits = are_eligible(drivers.records, question, now_ms)
     fits &= distance_mm <= round(question.radius_m * 1000)
     if question.after is not None:
         fits &= distance_mm >= question.after.distance_mm
     names = drivers.driver_ids
-    rows = np.flatnonzero(fits).tolist()
-    if question.excluded_driver_ids:
-        excluded = {driver_id.encode() for driver_id in question.excluded_driver_ids}
-        rows = [row for row in rows if names[row] not in excluded]
+    rows = not_excluded(np.flatnonzero(fits).tolist(), names, question)
     if question.after is not None:
         last = (question.after.distance_mm, question.after.driver_id.encode())
         rows = [row for row in rows if (int(distance_mm[row]), names[row]) > last]

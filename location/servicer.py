@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,10 +14,11 @@ import numpy as np
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
 from hexhail.kernel.errors import DomainError, Reason, invalid
+from hexhail.kernel.ids import check_name
 from hexhail.rpc.background import end
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.tokens import EVERYONE, Role
-from location import wire
+from location import mirror_wire, wire
 from location.columns_wire import FleetColumns, read_fleet_message
 from location.counter import at_resolution
 from location.freshness import fresh
@@ -33,16 +35,19 @@ if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from hexhail.kernel.units import Ints
+    from location.batch_finder import BatchFinder
     from location.counter import SupplyCounter
     from location.finder import Finder
     from location.inbox import Inbox
     from location.ingester import Ingester
     from location.metrics import LocationMetrics
+    from location.mirror import Mirror
     from location.model import Records
     from location.params import LocationParams
     from location.sessions import Sessions
     from location.store import LocationStore
     from location.sweeper import Sweeper
+    from location.watcher import Watcher
     from location.zones import Zones
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -85,14 +90,17 @@ class CityLocation:
     sessions: Sessions
     ingester: Ingester
     finder: Finder
+    mirror: Mirror
     counter: SupplyCounter
+    watcher: Watcher
+    batch_finder: BatchFinder
     sweeper: Sweeper
     zones: Zones
     metrics: LocationMetrics
 
 
 class LocationServicer(rpc.LocationServiceServicer):
-    """What is not here is not built yet, and answers UNIMPLEMENTED."""
+    """Every method checks its request, asks one part of the city's location, and answers."""
 
     def __init__(self, cities: Cities, locations: Mapping[CityId, CityLocation], clock: Clock) -> None:
         self._cities = cities
@@ -215,6 +223,30 @@ class LocationServicer(rpc.LocationServiceServicer):
             complete=supply.complete,
         )
 
+    async def FindNearbyDriversBatch(
+        self, request: pb.FindNearbyDriversBatchRequest, context: Context
+    ) -> pb.FindNearbyDriversBatchResponse:
+        """The nearest fresh available drivers of many places."""
+        location = self._location(request.city_id)
+        question = mirror_wire.batch_question(request, location.city, location.params)
+        return mirror_wire.batch_response(await location.batch_finder.find(question))
+
+    async def WatchArea(self, request: pb.WatchAreaRequest, context: Context) -> AsyncIterator[pb.WatchAreaResponse]:
+        """All drivers of an area as they change."""
+        location = self._location(request.city_id)
+        watching = location.watcher.watch(mirror_wire.watched_box(request), mirror_wire.period_ms(request))
+        async with aclosing(watching) as sightings:
+            async for sighting in sightings:
+                yield mirror_wire.area_message(sighting)
+
+    async def WatchDrivers(self, request: pb.WatchDriversRequest, context: Context) -> AsyncIterator[pb.WatchDriversResponse]:
+        """Some drivers as they change."""
+        location = self._location(request.city_id)
+        watching = location.watcher.watch(mirror_wire.watched_drivers(request), mirror_wire.period_ms(request))
+        async with aclosing(watching) as sightings:
+            async for sighting in sightings:
+                yield mirror_wire.drivers_message(sighting)
+
     async def ResolveZones(self, request: pb.ResolveZonesRequest, context: Context) -> pb.ResolveZonesResponse:
         """In which zones some places lie."""
         zones = self._location(request.city_id).zones
@@ -245,6 +277,13 @@ class LocationServicer(rpc.LocationServiceServicer):
         """Under which epoch states are held."""
         current = await self._location(request.city_id).store.state_epoch()
         return pb.GetStateEpochResponse(epoch=current.epoch, complete=current.complete)
+
+    async def EraseDriver(self, request: pb.EraseDriverRequest, context: Context) -> pb.EraseDriverResponse:
+        """Forgets all that is kept of a driver."""
+        location = self._location(request.city_id)
+        erased = await location.store.erase([check_name("driver_id", request.driver_id)])
+        location.metrics.drivers_erased += erased
+        return pb.EraseDriverResponse(erased=erased > 0)
 
     def _location(self, city_id: str) -> CityLocation:
         return self._locations[self._cities[city_id].city_id]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
@@ -196,9 +195,21 @@ def drops_of(drops: Mapping[DropReason, int]) -> list[fix_pb2.FixDrop]:
     return [fix_pb2.FixDrop(reason=_DROP_REASONS[reason], count=drops[reason]) for reason in sorted(drops)]
 
 
-def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: LocationParams) -> NearbyQuestion:
-    """The question that a request asks. Raises INVALID_FIELD."""
-    place = check_place("position", request.position, present=request.HasField("position"))
+class NearbyTerms(TypedDict):
+    """What every question about nearby drivers says besides its place."""
+
+    max_drivers: int
+    radius_m: float
+    capability_mask: int
+    min_rating_milli: int
+    excluded_driver_ids: frozenset[str]
+    max_age_ms: int
+
+
+def nearby_terms(
+    request: pb.FindNearbyDriversRequest | pb.FindNearbyDriversBatchRequest, city: City, params: LocationParams
+) -> NearbyTerms:
+    """How many drivers of what kind a request asks for, and how far away. Raises INVALID_FIELD."""
     check_at_most("max_drivers", request.max_drivers, MAX_NEARBY)
     if not math.isfinite(request.radius_m) or not 0 <= request.radius_m <= MAX_RADIUS_M:
         raise invalid("radius_m", f"is not a number of 0 to {MAX_RADIUS_M:,.0f}")
@@ -208,16 +219,21 @@ def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: Lo
     for row, driver_id in enumerate(request.excluded_driver_ids):
         check_name(f"excluded_driver_ids[{row}]", driver_id)
     limit_ms = round(city.freshness_limit_s * 1000)
-    return NearbyQuestion(
-        place=place,
+    return NearbyTerms(
         max_drivers=request.max_drivers or DEFAULT_NEARBY,
         radius_m=request.radius_m or params.nearby.radius_m,
         capability_mask=city.capability_mask(request.capabilities),
         min_rating_milli=request.min_rating_milli,
         excluded_driver_ids=frozenset(request.excluded_driver_ids),
         max_age_ms=min(request.max_age_ms or limit_ms, limit_ms),
-        after=read_cursor(request.page_token),
     )
+
+
+def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: LocationParams) -> NearbyQuestion:
+    """The question that a request asks. Raises INVALID_FIELD."""
+    place = check_place("position", request.position, present=request.HasField("position"))
+    terms = nearby_terms(request, city, params)
+    return NearbyQuestion(place=place, after=read_cursor(request.page_token), **terms)
 
 
 def write_cursor(cursor: Cursor | None) -> str:
@@ -302,15 +318,11 @@ def asked_cells(request: pb.CountSupplyRequest, city: City) -> Cells:
     if request.resolution > city.index_resolution:
         raise invalid("resolution", f"is finer than the index resolution {city.index_resolution}")
     check_at_most("cells", request.cells, MAX_CELLS)
-    for row, cell in enumerate(request.cells):
-        if _resolution_of(cell) != request.resolution:
-            raise invalid(f"cells[{row}]", f"is not an H3 cell of resolution {request.resolution}")
-    return np.fromiter(request.cells, dtype=np.uint64, count=len(request.cells))
-
-
-@lru_cache(maxsize=200_000)
-def _resolution_of(cell: int) -> int | None:
-    return geo.cell_resolution(cell)
+    cells = np.fromiter(request.cells, dtype=np.uint64, count=len(request.cells))
+    wrong = np.flatnonzero(geo.resolutions_of(cells) != request.resolution)
+    if len(wrong):
+        raise invalid(f"cells[{wrong[0]}]", f"is not an H3 cell of resolution {request.resolution}")
+    return cells
 
 
 def check_resolved(request: pb.ResolveZonesRequest) -> None:
