@@ -1,5 +1,5 @@
 -- Forgets drivers altogether. ARGV[2...]: driver ids. Returns how many were known.
--- An erased driver stays among the changes without a record until the next sweep, so that watchers hear of it.
+-- An erased driver stays among the changes without a record for twice the limit of freshness, so that watchers hear of it.
 local stamp = next_stamp()
 local known = 0
 for i = 2, #ARGV do

@@ -4,13 +4,18 @@
 -- Returns how many were found silent, and how many positions were forgotten.
 local silent_at_ms, impossible_at_ms, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 local silent = 0
+local time = redis.call('TIME')
+-- the stamp before which an erased driver was erased so long ago that its last position counts nowhere any more
+local unheard = time[1] * 1000000 + time[2] - (impossible_at_ms - silent_at_ms) * 1000
 local ids = redis.call('ZRANGE', CHANGES, 0, limit - 1)
 if #ids > 0 then
     local records = redis.call('HMGET', RECORDS, unpack(ids))
     for i, id in ipairs(ids) do
         local record = records[i]
         if not record then
-            redis.call('ZREM', CHANGES, id) -- erased; whoever watches has had 30 s to hear of it, or judges freshness itself
+            if tonumber(redis.call('ZSCORE', CHANGES, id)) < unheard then
+                redis.call('ZREM', CHANGES, id) -- erased, and whoever reads the changes has had the time to hear of it
+            end
         else
             local received_at_ms = struct.unpack('<i8', record, 25)
             if received_at_ms <= silent_at_ms or received_at_ms >= impossible_at_ms then
