@@ -235,6 +235,11 @@ def _rows(records: Records, rows: Ints) -> Records:
     return blocks(records).take(rows).view(records.dtype)
 
 
+def is_newer(fixes: Records, others: Records) -> Bools:
+    """Which fixes come after the others, row by row, by session and sequence? FIX[k], FIX[k] -> bool[k]."""
+    return _newer(fixes, others["session"], others["sequence"])
+
+
 def _newer(fixes: Records, session: Ints, sequence: Ints) -> Bools:
     """Which fixes come after these? FIX[k], int64[k], int64[k] -> bool[k]."""
     later = fixes["session"] == session
@@ -424,39 +429,6 @@ def reporting_intervals_ms(tracks: Records, on_ride: Bools, now_ms: int, limit_m
     parked = (tracks["anchor_since_ms"] != 0) & (stood_ms >= params.parked_after_s * MS_PER_S)
     intervals_ms = np.where(parked, params.parked_interval_ms, params.report_interval_ms)
     return np.minimum(np.where(on_ride, params.on_ride_interval_ms, intervals_ms), limit_ms // 3)
-
-
-def supersede(driver_rows: Ints, fixes: Records) -> Outcomes:
-    """Of several fixes of one driver, which is the newest by session and sequence?
-
-    driver_rows : int64[n], equal for fixes of one driver
-    fixes : FIX[n], in the order of their arrival
-    Returns int8[n]: PENDING for each driver's newest; NOT_NEWER for its repeats, SUPERSEDED for the rest. Of equals the later
-    row counts.
-    """
-    outcomes = np.full(len(fixes), PENDING, dtype=np.int8)
-    if len(fixes) < 2:
-        return outcomes
-    session, sequence = fixes["session"], fixes["sequence"]
-    order = np.lexsort((sequence, session, driver_rows))
-    ordered = driver_rows[order]
-    last = np.append(ordered[1:] != ordered[:-1], True)
-    newest = order[last][np.cumsum(last) - last]
-    older = order[~last]
-    same = (session[newest] == session[order]) & (sequence[newest] == sequence[order])
-    outcomes[older] = np.where(same[~last], DropReason.NOT_NEWER, DropReason.SUPERSEDED)
-    return outcomes
-
-
-def received_at_ms(arrived_at_ms: int, device_time_ms: Ints, params: BeliefParams) -> Ints:
-    """When does each fix count as received?
-
-    device_time_ms : int64[n], the phone's clock, believed only as far as a delay of max_network_delay_ms; 0 where it said none
-    Returns int64[n]: the arrival less the bounded delay, never later than the arrival.
-    """
-    # clipping before subtracting keeps a clock ages away from overflowing
-    earliest = arrived_at_ms - params.max_network_delay_ms
-    return np.where(device_time_ms == 0, arrived_at_ms, np.clip(device_time_ms, earliest, arrived_at_ms))
 
 
 def fresh(received_ms: Ints, now_ms: int, limit_ms: int) -> Bools:

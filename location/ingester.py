@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError
-from location.freshness import Box, believe, reporting_intervals_ms
+from location.freshness import Box, believe, is_newer, reporting_intervals_ms
 from location.inbox import Inbox
 from location.model import (
     ACCEPTED,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-GATHER_S: Final = 0.005
+GATHER_S: Final = 0.01
 """Flushes begin no closer together than this: a few hundred fixes in one cost little more than one."""
 
 MAX_WAITING: Final = 200_000
@@ -87,6 +87,7 @@ class _Flush:
     received_at_ms : int64[n]
     outcomes : int8[n], PENDING where to be written
     report_interval_ms : int64[n], how often each driver is asked to report from now on
+    kept, driver_ids : int64[k], which fixes are to be written, and whose they are
     """
 
     inboxes: list[Inbox]
@@ -97,6 +98,8 @@ class _Flush:
     received_at_ms: Ints
     outcomes: Outcomes
     report_interval_ms: Ints
+    kept: Ints
+    driver_ids: list[str]
 
     def settle(self) -> None:
         """Tells everyone what became of their fixes."""
@@ -220,6 +223,8 @@ class Ingester:
             received_at_ms=fixes["received_at_ms"],
             outcomes=np.full(len(fixes), PENDING, dtype=np.int8),
             report_interval_ms=np.full(len(fixes), self._params.reporting.report_interval_ms),
+            kept=np.zeros(0, dtype=np.int64),
+            driver_ids=[],
         )
         try:
             await self._judge(flush)
@@ -236,6 +241,8 @@ class Ingester:
         roster.tracks[distinct] = belief.tracks
         flush.outcomes = belief.outcomes
         flush.received_at_ms = belief.received_at_ms
+        flush.kept = np.flatnonzero(belief.outcomes == PENDING)
+        flush.driver_ids = [roster.driver_ids[row] for row in flush.driver_rows[flush.kept].tolist()]
 
     async def _read_up(self, distinct: Ints, driver_of_fix: Ints, fixes: Records) -> None:
         """Reads the last position of drivers that are new here, or come with a new session: another worker may have had them."""
@@ -250,9 +257,7 @@ class Ingester:
         rows = unread[[row for row, position in enumerate(positions) if position is not None]]
         found = unpack_positions(np.frombuffer(b"".join(filter(None, positions)), dtype=POSITION))
         known = roster.tracks["believed"][rows]
-        newer = (found["session"] > known["session"]) | (
-            (found["session"] == known["session"]) & (found["sequence"] > known["sequence"])
-        )
+        newer = is_newer(found, known)
         tracks = np.zeros(int(newer.sum()), dtype=TRACK)
         tracks["believed"] = found[newer]
         roster.tracks[rows[newer]] = tracks
@@ -274,17 +279,18 @@ class Ingester:
         self._metrics.count(tally(flush.outcomes))
 
     async def _write_believed(self, flush: _Flush) -> None:
-        roster = self._roster
-        kept = np.flatnonzero(flush.outcomes == PENDING)
+        kept, roster = flush.kept, self._roster
         if not len(kept):
             return
-        rows = flush.driver_rows[kept]
-        driver_ids = [roster.driver_ids[row] for row in rows.tolist()]
         positions = pack_positions(flush.fixes[kept], flush.received_at_ms[kept], self._index_resolution)
-        availability = await self._until_answered(lambda: self._store.write_fixes(driver_ids, positions))
+        availability = await self._until_answered(lambda: self._store.write_fixes(flush.driver_ids, positions))
         self._metrics.flushes += 1
         flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)
         if flush.generation == roster.generation:
+            rows = flush.driver_rows[kept]
+            # two flushes are written at once: the later may have come first
+            overtaken = (availability < 0) & is_newer(roster.tracks["believed"][rows], flush.fixes[kept])
+            flush.outcomes[kept[overtaken]] = DropReason.SUPERSEDED
             on_ride = availability == Availability.ON_RIDE
             roster.report_interval_ms[rows] = flush.report_interval_ms[kept] = reporting_intervals_ms(
                 roster.tracks[rows], on_ride, self._clock.now_ms(), self._limit_ms, self._params.reporting

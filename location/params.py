@@ -20,7 +20,7 @@ class LocationParams:
     supply_max_age_ms : how old the snapshot may be from which supply is counted
     """
 
-    ack_spacing_ms: int = 100
+    ack_spacing_ms: int = 1_000
     sweep_period_s: float = 1.0
     sweep_limit: int = 500
     position_retention_s: float = 3_600.0
@@ -32,8 +32,8 @@ class LocationParams:
 
     def __post_init__(self) -> None:
         """Raises ValueError for figures that cannot be meant."""
-        if not 10 <= self.ack_spacing_ms <= 1_000:
-            raise ValueError("ack_spacing_ms must be 10 to 1,000")
+        if not 10 <= self.ack_spacing_ms <= 10_000:
+            raise ValueError("ack_spacing_ms must be 10 to 10,000")
         if not 0.05 <= self.sweep_period_s <= 60:
             raise ValueError("sweep_period_s must be 0.05 to 60")
         if not 1 <= self.sweep_limit <= 4_000:

@@ -199,7 +199,7 @@ async def test_fixes_are_acknowledged_together_and_the_last_at_once(world: World
     reading = asyncio.create_task(call.read())
     await until_newest(world, 3)
     assert not reading.done(), "less than the spacing has passed since the last"
-    world.clock.advance(100)
+    world.clock.advance(1_000)
     ack = (await reading).ack
     assert (ack.up_to_sequence, ack.accepted + sum(drop.count for drop in ack.drops)) == (3, 2)
     await call.write(pb.StreamFixesRequest(fix=fix_message(4, *CENTRE)))
@@ -216,8 +216,9 @@ async def until_newest(world: World, sequence: int) -> None:
                 return
 
 
-async def test_a_paused_store_slows_the_stream_and_loses_nothing(world: World) -> None:
+async def test_a_paused_store_slows_the_stream_and_loses_nothing(single_world: World) -> None:
     """The store is paused; the stream stays open, and goes on when the store does."""
+    world = single_world
     await world.tell(state("d1"))
     call = world.stub.StreamFixes(metadata=world.auth(Role.DRIVER, "d1"))
     await call.write(pb.StreamFixesRequest(open_session=pb.OpenSession(city_id=CITY)))
