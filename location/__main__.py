@@ -19,7 +19,7 @@ from location.metrics import LocationMetrics
 from location.mirror import Mirror
 from location.params import LocationParams
 from location.redis_store import SCRIPTS, RedisLocationStore
-from location.servicer import ACCESS, FULL_NAME, READERS, CityLocation, LocationServicer
+from location.servicer import ACCESS, FULL_NAME, GOODBYES, READERS, CityLocation, LocationServicer
 from location.sessions import Sessions
 from location.sweeper import Sweeper
 from location.watcher import Watcher
@@ -76,6 +76,7 @@ async def running(
             register=rpc.add_LocationServiceServicer_to_server,
             access=ACCESS,
             readers=READERS,
+            goodbyes=GOODBYES,
         )
         loops = {
             f"{name} {location.city.city_id}": run

@@ -78,6 +78,11 @@ ACCESS: Final = {
 }
 READERS: Final = {"StreamFleetFixes": read_fleet_message}
 """Methods whose messages are not read by the generated code."""
+GOODBYES: Final = {
+    "StreamFixes": pb.StreamFixesResponse(reconnect=pb.Reconnect()),
+    "StreamFleetFixes": pb.StreamFleetFixesResponse(reconnect=pb.Reconnect()),
+}
+"""What a stream answers before it ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)

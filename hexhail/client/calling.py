@@ -10,6 +10,7 @@ import grpc
 import tenacity
 from ulid import ULID
 
+from hexhail.client.ending import Followed
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.status import domain_error
 
@@ -96,7 +97,20 @@ class Calling:
                 yield message
 
     async def exchange(self, method: grpc.aio.StreamStreamMultiCallable[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
-        """The messages of a stream both ways; our side is closed where `requests` ends. Raises DomainError or RpcError."""
-        with errors_in_our_words():
-            async for message in method(requests, metadata=self.metadata()):
+        """The messages of a stream both ways; our side is closed where `requests` ends. Raises DomainError or RpcError.
+
+        Where the service ended the stream while a message was on its way, and what it said is lost, that is UNAVAILABLE.
+        """
+        call = method(requests, metadata=self.metadata())
+        followed = Followed(call)
+        try:
+            async for message in call:
                 yield message
+        except grpc.aio.AioRpcError:
+            ending = await followed.ending()
+            if ending.error is not None:
+                raise ending.error from None
+            if ending.is_grpcs_own:
+                raise RpcError(grpc.StatusCode.UNAVAILABLE.name, "the stream ended while a message was on its way") from None
+            if ending.code is not grpc.StatusCode.OK:
+                raise RpcError(ending.code.name, ending.message) from None

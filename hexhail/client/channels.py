@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from hexhail.api.matching.v1.matching_service_pb2_grpc import MatchingServiceAsyncStub
     from hexhail.api.pricing.v1.pricing_service_pb2_grpc import PricingServiceAsyncStub
 
-_OPTIONS = (
-    *((key, value) for key, value in CHANNEL_OPTIONS if key != "grpc.service_config"),
-    ("grpc.enable_retries", 0),  # a retry that the channel makes by itself would be a call that nobody counts
-)
+# Without the retries of a service's config: one that the channel makes by itself would be a call that nobody counts. What is left
+# are calls that no service has seen, because their connection was just being given up: they go out on the next one.
+_OPTIONS = tuple((key, value) for key, value in CHANNEL_OPTIONS if key != "grpc.service_config")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from hexhail.client.ending import Followed
 from hexhail.kernel.errors import Reason
-from hexhail.rpc.status import details_in, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class CallCounts:
 
     def follow(self, method: str, call: Any) -> None:
         """Counts this call once it has ended."""
-        call.add_done_callback(lambda ended: self._read_soon(method, ended))
+        followed = Followed(call, lambda: self._read_soon(method, followed))
 
     async def settled(self) -> None:
         """Returns once every call that has ended is counted."""
@@ -71,18 +71,14 @@ class CallCounts:
             self.rpc_errors[code.name] += 1
             self.errors_by_method[f"{method.rpartition('/')[2]} {code.name} {reason or ''}".rstrip()] += 1
 
-    def _read_soon(self, method: str, call: Any) -> None:
-        task = asyncio.ensure_future(self._read(method, call))
+    def _read_soon(self, method: str, followed: Followed) -> None:
+        task = asyncio.ensure_future(self._read(method, followed))
         self._unread.add(task)
         task.add_done_callback(self._unread.discard)
 
-    async def _read(self, method: str, call: Any) -> None:
-        code = await call.code()
-        reason: Reason | None = None
-        if code is not grpc.StatusCode.OK:
-            error = error_of(details_in(await call.trailing_metadata()), code, "")
-            reason = error.reason if error is not None else None
-        self.count(method, code, reason)
+    async def _read(self, method: str, followed: Followed) -> None:
+        ending = await followed.ending()
+        self.count(method, ending.code, ending.error.reason if ending.error is not None else None)
 
 
 class _Counting:

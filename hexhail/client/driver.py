@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from hexhail.api.location.v1 import location_service_pb2 as location_pb
 from hexhail.api.matching.v1 import matching_service_pb2 as matching_pb
 from hexhail.client import wire
 from hexhail.client.calling import Calling, mint_request_id
+from hexhail.client.closing import until
 from hexhail.client.surge import SurgeReading
 from hexhail.client.views import OffersView
 
@@ -87,12 +89,22 @@ class DriverApp(SurgeReading):
         await self._calling.ask(self._matching.CancelAssignment, request)
 
     async def stream_fixes(self, fixes: AsyncIterator[FixReport]) -> AsyncIterator[SessionView | FixAckView]:
-        """Reports positions as they come; our side is closed where `fixes` ends, the stream ends when all is acknowledged."""
+        """Reports positions as they come; our side is closed where `fixes` ends, the stream ends when all is acknowledged.
+
+        It ends early where the service asks for that: all that was taken from `fixes` is acknowledged then too. Open it again.
+        """
+        over = asyncio.Event()
 
         async def messages() -> AsyncIterator[location_pb.StreamFixesRequest]:
             yield location_pb.StreamFixesRequest(open_session=location_pb.OpenSession(city_id=self.city_id))
-            async for report in fixes:
+            async for report in until(over, fixes):
                 yield location_pb.StreamFixesRequest(fix=wire.fix(report))
 
-        async for answer in self._calling.exchange(self._location.StreamFixes, messages()):
-            yield wire.fixes_answer(answer)
+        try:
+            async for answer in self._calling.exchange(self._location.StreamFixes, messages()):
+                if answer.HasField("reconnect"):
+                    over.set()
+                else:
+                    yield wire.fixes_answer(answer)
+        finally:
+            over.set()

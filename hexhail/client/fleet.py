@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from hexhail.api.location.v1 import location_service_pb2 as location_pb
 from hexhail.client import wire
 from hexhail.client.calling import Calling
+from hexhail.client.closing import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,13 +29,21 @@ class FleetApp:
     async def stream_fleet_fixes(self, batches: AsyncIterator[FleetFixes]) -> AsyncIterator[SessionView | FixAckView]:
         """Reports batches as they come; our side is closed where `batches` ends, the stream ends when all is acknowledged.
 
+        It ends early where the service asks for that: all that was taken from `batches` is acknowledged then too. Open it again.
         Raises DomainError or RpcError.
         """
+        over = asyncio.Event()
 
         async def messages() -> AsyncIterator[location_pb.StreamFleetFixesRequest]:
             yield location_pb.StreamFleetFixesRequest(open_session=location_pb.OpenSession(city_id=self.city_id))
-            async for batch in batches:
+            async for batch in until(over, batches):
                 yield location_pb.StreamFleetFixesRequest(columns=wire.fix_columns(batch))
 
-        async for answer in self._calling.exchange(self._location.StreamFleetFixes, messages()):
-            yield wire.fixes_answer(answer)
+        try:
+            async for answer in self._calling.exchange(self._location.StreamFleetFixes, messages()):
+                if answer.HasField("reconnect"):
+                    over.set()
+                else:
+                    yield wire.fixes_answer(answer)
+        finally:
+            over.set()

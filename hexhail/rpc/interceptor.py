@@ -12,6 +12,7 @@ import time
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.calls import CallCounters
 from hexhail.rpc.status import CODE_OF, DETAILS_KEY, status_details
+from hexhail.rpc.streams import OpenStream, life_of
 from hexhail.rpc.tokens import Principal, Role, verify_token
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class MethodRule:
     roles: frozenset[Role]
     implemented: bool = True
     reader: Callable[[bytes], Any] | None = None
+    goodbye: Any = None
+    """The answer that asks a streaming caller to close its side and to connect again; None where it has none."""
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -68,7 +72,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         drain: Drain,
         *,
         calls: CallCounters | None = None,
-        stream_life_s: Callable[[], float] = lambda: math.inf,
+        stream_age_s: Callable[[], float] = lambda: math.inf,
         max_inflight: int = 2_000,
         max_streams: int = 100_000,
         default_deadline_s: float = 10.0,
@@ -77,7 +81,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._rules = rules
         self._drain = drain
         self._calls = calls if calls is not None else CallCounters()
-        self._stream_life_s = stream_life_s
+        self._stream_age_s = stream_age_s
         self._max_inflight = max_inflight
         self._max_streams = max_streams
         self._default_deadline_s = default_deadline_s
@@ -131,8 +135,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 caller = self._admit(method, context)
                 if request is _MALFORMED:
                     raise _malformed()
-                life_s = min(caller.expires_at_s - time.time(), self._stream_life_s())
-                with self._drain.stream(life_s, reads=reads) as stream:
+                goodbye = self._rules[method].goodbye
+                stream = OpenStream(reads=reads, goodbye=None if goodbye is None else partial(context.write, goodbye))
+                stream.live(life_of(caller.expires_at_s - time.time(), self._stream_age_s()))
+                with self._drain.watching(stream):
                     asked = stream.requests(request) if reads else request
                     async with aclosing(stream.replies(behaviour(asked, context))) as replies:
                         async for reply in replies:

@@ -57,6 +57,8 @@ class ServiceSpec:
     access: Mapping[str, frozenset[Role]]
     readers: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
     """How the messages of some methods are read, in the place of the generated reading; each raises DecodeError as that does."""
+    goodbyes: Mapping[str, Any] = field(default_factory=dict)
+    """What a method answers to have a streaming caller close its side, and connect again."""
 
     def rules(self) -> dict[str, MethodRule]:
         """Method path -> rule. A method that the servicer inherits from the generated base is not built yet.
@@ -71,6 +73,7 @@ class ServiceSpec:
                 self.access[name],
                 getattr(type(self.servicer), name) is not getattr(self.servicer_base, name),
                 self.readers.get(name),
+                self.goodbyes.get(name),
             )
             for name in methods
         }
@@ -101,8 +104,8 @@ class Shell:
             options["grpc.max_connection_age_ms"] = self.stream_age.connection_age_ms
         return list(options.items())
 
-    def stream_life_s(self) -> float:
-        """How long the next stream may live, seconds."""
+    def stream_age_s(self) -> float:
+        """How old the next stream may become, seconds."""
         return math.inf if self.stream_age is None else self.stream_age.draw_s(self.chance)
 
 
@@ -136,7 +139,7 @@ async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: 
     Its health is NOT_SERVING until `say_serving` is called.
     """
     drain, calls = Drain(), CallCounters()
-    interceptor = ServerInterceptor(token_key, spec.rules(), drain, calls=calls, stream_life_s=shell.stream_life_s)
+    interceptor = ServerInterceptor(token_key, spec.rules(), drain, calls=calls, stream_age_s=shell.stream_age_s)
     server = grpc.aio.server(interceptors=(interceptor,), options=shell.options())
     spec.register(spec.servicer, server)
     health_servicer = health.aio.HealthServicer()

@@ -14,11 +14,11 @@ from hexhail.api.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc
 from hexhail.client import Addresses
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.rpc.interceptor import principal
-from hexhail.rpc.server import ServiceSpec, serving
+from hexhail.rpc.server import ServiceSpec, Shell, serving
 from hexhail.rpc.tokens import EVERYONE, Role, mint_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 KEY = b"k" * 32
 
@@ -144,11 +144,15 @@ class Pricing(pricing_service_pb2_grpc.PricingServiceServicer):
 
 def _spec(name: str, servicer: Any, base: Any, register: Any) -> ServiceSpec:
     access = {method: EVERYONE for method in vars(base) if not method.startswith("_")}
-    return ServiceSpec(f"hexhail.api.{name}", servicer, base, register, access)
+    goodbyes = {
+        "StreamFixes": location_service_pb2.StreamFixesResponse(reconnect=location_service_pb2.Reconnect()),
+        "StreamFleetFixes": location_service_pb2.StreamFleetFixesResponse(reconnect=location_service_pb2.Reconnect()),
+    }
+    return ServiceSpec(f"hexhail.api.{name}", servicer, base, register, access, goodbyes=goodbyes)
 
 
 @asynccontextmanager
-async def fake_city(script: Script) -> AsyncIterator[Addresses]:
+async def fake_city(script: Script, shell: Callable[[], Shell] = Shell) -> AsyncIterator[Addresses]:
     """Location, matching and pricing on free ports, for the time of the block."""
     specs = (
         _spec(
@@ -171,5 +175,5 @@ async def fake_city(script: Script) -> AsyncIterator[Addresses]:
         ),
     )
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(serving(spec, "127.0.0.1:0", KEY)) for spec in specs]
+        servers = [await stack.enter_async_context(serving(spec, "127.0.0.1:0", KEY, shell=shell())) for spec in specs]
         yield Addresses(*(server.address for server in servers))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from hexhail.rpc.calls import CallCounters
 from hexhail.rpc.interceptor import MethodRule, ServerInterceptor
 from hexhail.rpc.streams import Drain
 from hexhail.rpc.tokens import Role, mint_token
@@ -28,6 +29,7 @@ class Calls:
 
     channel: grpc.aio.Channel
     drain: Drain
+    counters: CallCounters
     server: grpc.aio.Server
 
     async def ask(self, method: str, *, timeout_s: float | None = PATIENCE_S, token: str | None = None) -> bytes:
@@ -36,10 +38,15 @@ class Calls:
         answer: bytes = await call(b"", timeout=timeout_s, metadata=bearer(token))
         return answer
 
-    def watch(self, method: str) -> Any:
+    def watch(self, method: str, *, token: str | None = None) -> Any:
         """The messages of a stream."""
         call: Any = self.channel.unary_stream(PREFIX + method)
-        return call(b"", metadata=bearer(None))
+        return call(b"", metadata=bearer(token))
+
+    def exchange(self, method: str) -> Any:
+        """A stream both ways."""
+        call: Any = self.channel.stream_stream(PREFIX + method)
+        return call(metadata=bearer(None))
 
 
 @dataclass
@@ -68,22 +75,26 @@ async def small_service(
     *,
     unary: Mapping[str, Callable[[bytes, Any], Awaitable[bytes]]] | None = None,
     streams: Mapping[str, Callable[[bytes, Any], AsyncIterator[bytes]]] | None = None,
+    exchanges: Mapping[str, Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]] | None = None,
+    goodbye: bytes | None = None,
+    patience_s: float = PATIENCE_S,
     **limits: Any,
 ) -> AsyncIterator[Calls]:
     """These methods, for riders, behind the interceptor."""
-    unary, streams = dict(unary or {}), dict(streams or {})
-    drain = Drain()
-    rules = {PREFIX + name: MethodRule(frozenset({Role.RIDER})) for name in (*unary, *streams)}
-    server = grpc.aio.server(interceptors=(ServerInterceptor(TOKEN_KEY, rules, drain, **limits),))
+    unary, streams, exchanges = dict(unary or {}), dict(streams or {}), dict(exchanges or {})
+    drain, counters = Drain(patience_s), CallCounters()
+    rules = {PREFIX + name: MethodRule(frozenset({Role.RIDER}), goodbye=goodbye) for name in (*unary, *streams, *exchanges)}
+    server = grpc.aio.server(interceptors=(ServerInterceptor(TOKEN_KEY, rules, drain, calls=counters, **limits),))
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(act, bytes, bytes) for name, act in unary.items()}
     handlers |= {name: grpc.unary_stream_rpc_method_handler(act, bytes, bytes) for name, act in streams.items()}
+    handlers |= {name: grpc.stream_stream_rpc_method_handler(act, bytes, bytes) for name, act in exchanges.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
     address = f"unix:{folder}/small.sock"
     server.add_insecure_port(address)
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         try:
-            yield Calls(channel, drain, server)
+            yield Calls(channel, drain, counters, server)
         finally:
             drain.begin()
             await server.stop(0)

@@ -112,7 +112,8 @@ class LocationServiceServicer:
 
     def StreamFixes(self, request_iterator, context):
         """One driver's fixes (role driver). The first message opens a session, newer than all before; then fixes follow. Each is
-        acknowledged once it is in the index. The server may end the stream with OK at any time (drain): connect again.
+        acknowledged once it is in the index. The server may end the stream with OK at any time (a drain, its age, its token's end):
+        it says reconnect first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

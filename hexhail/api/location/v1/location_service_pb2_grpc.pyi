@@ -38,7 +38,8 @@ class LocationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LocationServiceAsyncStub: ...
     StreamFixes: _grpc.StreamStreamMultiCallable[_location_service_pb2.StreamFixesRequest, _location_service_pb2.StreamFixesResponse]
     """One driver's fixes (role driver). The first message opens a session, newer than all before; then fixes follow. Each is
-    acknowledged once it is in the index. The server may end the stream with OK at any time (drain): connect again.
+    acknowledged once it is in the index. The server may end the stream with OK at any time (a drain, its age, its token's end):
+    it says reconnect first.
     """
     StreamFleetFixes: _grpc.StreamStreamMultiCallable[_location_service_pb2.StreamFleetFixesRequest, _location_service_pb2.StreamFleetFixesResponse]
     """Many drivers' fixes in columns (role fleet: for drivers whose id begins with the fleet's id and a dot)."""
@@ -79,7 +80,8 @@ class LocationServiceAsyncStub(LocationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamFixes: _aio.StreamStreamMultiCallable[_location_service_pb2.StreamFixesRequest, _location_service_pb2.StreamFixesResponse]  # type: ignore[assignment]
     """One driver's fixes (role driver). The first message opens a session, newer than all before; then fixes follow. Each is
-    acknowledged once it is in the index. The server may end the stream with OK at any time (drain): connect again.
+    acknowledged once it is in the index. The server may end the stream with OK at any time (a drain, its age, its token's end):
+    it says reconnect first.
     """
     StreamFleetFixes: _aio.StreamStreamMultiCallable[_location_service_pb2.StreamFleetFixesRequest, _location_service_pb2.StreamFleetFixesResponse]  # type: ignore[assignment]
     """Many drivers' fixes in columns (role fleet: for drivers whose id begins with the fleet's id and a dot)."""
@@ -123,7 +125,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_location_service_pb2.StreamFixesResponse], _abc.AsyncIterator[_location_service_pb2.StreamFixesResponse]]:
         """One driver's fixes (role driver). The first message opens a session, newer than all before; then fixes follow. Each is
-        acknowledged once it is in the index. The server may end the stream with OK at any time (drain): connect again.
+        acknowledged once it is in the index. The server may end the stream with OK at any time (a drain, its age, its token's end):
+        it says reconnect first.
         """
 
     @_abc_1.abstractmethod
