@@ -20,7 +20,14 @@ def buckets(request: pytest.FixtureRequest) -> int:
     return count
 
 
-@pytest.fixture(params=["single", "cluster"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What every store keeps, marked `every_store`, is tested on a single node and on a cluster; the rest on a single node."""
+    if "store" in metafunc.fixturenames:
+        everywhere = metafunc.definition.get_closest_marker("every_store") is not None
+        metafunc.parametrize("store", ["single", "cluster"] if everywhere else ["single"], indirect=True)
+
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """The address of an empty store, and a client for looking into it."""
     url, client = ("valkey_url", "valkey") if request.param == "single" else ("cluster_url", "valkey_cluster")
@@ -36,6 +43,6 @@ async def world(store: tuple[str, Any], buckets: int) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def single_world(valkey: Redis, valkey_url: str, buckets: int) -> AsyncIterator[World]:
-    """For what is asked of the node itself."""
+    """On a single node, whatever the module's mark."""
     async with world_on(valkey_url, valkey, buckets) as made:
         yield made

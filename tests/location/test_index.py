@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from location.model import NearbyAnswer
     from location.servicer import CityLocation
 
+pytestmark = pytest.mark.every_store
+
 IDS = [f"d{number}" for number in range(12)]
 
 # few distinct places, so that ties and crowded cells are common; some far out, where rings give way to single cells

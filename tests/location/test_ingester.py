@@ -216,9 +216,8 @@ async def until_newest(world: World, sequence: int) -> None:
                 return
 
 
-async def test_a_paused_store_slows_the_stream_and_loses_nothing(single_world: World) -> None:
+async def test_a_paused_store_slows_the_stream_and_loses_nothing(world: World) -> None:
     """The store is paused; the stream stays open, and goes on when the store does."""
-    world = single_world
     await world.tell(state("d1"))
     call = world.stub.StreamFixes(metadata=world.auth(Role.DRIVER, "d1"))
     await call.write(pb.StreamFixesRequest(open_session=pb.OpenSession(city_id=CITY)))

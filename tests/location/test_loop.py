@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from hexhail.api.location.v1 import fix_pb2
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.kernel import geo
@@ -15,6 +17,8 @@ from tests.location.world import CENTRE, CITY, LIMIT_MS, NOON_MS, fix_message, r
 
 if TYPE_CHECKING:
     from tests.location.world import World
+
+pytestmark = pytest.mark.every_store
 
 HERE = (40.501, -74.001)
 CELL = geo.cell_of(Place(*HERE), 9)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from location.model import Records
     from tests.location.world import World
 
+pytestmark = pytest.mark.every_store
+
 HOUR_MS = 3_600_000
 AVAILABLE, UNTOLD, NOT_NEWER = int(Availability.AVAILABLE), 0, -1
 EVERYWHERE_M = 50_000.0
