@@ -41,7 +41,7 @@ class ColumnLoad:
 
     streams : each with a connection of its own, and an equal share of the drivers
     rows : fixes of one batch
-    seconds : how long after everyone was introduced; 0 sends nobody twice
+    seconds : how long at most after everyone was introduced; 0 sends nobody twice
     first_step : where everyone is at first
     per_s : fixes a second, evenly in time; 0 is as fast as it may
     """
@@ -85,14 +85,14 @@ class _Lane:
 
 def run_columns(load: ColumnLoad) -> ColumnRun:
     """Introduces everyone, then sends for a time."""
-    return run_flow(load, under_way=lambda: None)
+    return run_flow(load, under_way=lambda: None, stopped=lambda: False)
 
 
-def run_flow(load: ColumnLoad, *, under_way: Callable[[], None]) -> ColumnRun:
-    """The same; `under_way` is called when everyone was introduced."""
+def run_flow(load: ColumnLoad, *, under_way: Callable[[], None], stopped: Callable[[], bool]) -> ColumnRun:
+    """The same; `under_way` is called when everyone was introduced, and once `stopped` is true nothing more is sent."""
     lanes = _lanes(load)
     gc.freeze()
-    return asyncio.run(_run(load, lanes, under_way))
+    return asyncio.run(_run(load, lanes, under_way, stopped))
 
 
 def _lanes(load: ColumnLoad) -> list[_Lane]:
@@ -137,26 +137,27 @@ def _batch(
     return pb.StreamFleetFixesRequest(columns=columns).SerializeToString()
 
 
-async def _run(load: ColumnLoad, lanes: list[_Lane], under_way: Callable[[], None]) -> ColumnRun:
+async def _run(load: ColumnLoad, lanes: list[_Lane], under_way: Callable[[], None], stopped: Callable[[], bool]) -> ColumnRun:
     channels = open_channels(load.address, load.streams)
     try:
-        introduced, progress = Progress(), Progress()
-        streams = [Stream(channel, FLEET, bearer(load.token), introduced, WINDOW) for channel in channels]
+        streams = [Stream(channel, FLEET, bearer(load.token), WINDOW) for channel in channels]
         await all_of([each.open(load.city_id) for each in streams])
         await all_of([_introduce(stream, lane) for stream, lane in zip(streams, lanes, strict=True)])
-        for stream in streams:
-            stream.progress = progress
+        progress = Progress.of(streams)
         under_way()
         began_s = time.perf_counter()
-        to_s = began_s + load.seconds
+        share_s = _spacing_s(load) / load.streams
         await all_of(
-            [_send(load, row, stream, lane, began_s) for row, (stream, lane) in enumerate(zip(streams, lanes, strict=True))]
+            [
+                _send(load, stream, lane, began_s, began_s + row * share_s, stopped)
+                for row, (stream, lane) in enumerate(zip(streams, lanes, strict=True))
+            ]
         )
         ended_s = time.perf_counter()
         await all_of([each.close() for each in streams])
     finally:
         await close_all(channels)
-    rate = rate_between(progress.accepted, began_s + RAMP * load.seconds, to_s)
+    rate = rate_between(progress.accepted, began_s + RAMP * (ended_s - began_s), ended_s)
     return ColumnRun(total(streams), rate, _last_steps(load, lanes), began_s, ended_s)
 
 
@@ -166,13 +167,14 @@ async def _introduce(stream: Stream, lane: _Lane) -> None:
     await stream.settled()
 
 
-async def _send(load: ColumnLoad, row: int, stream: Stream, lane: _Lane, began_s: float) -> None:
-    to_s = began_s + load.seconds
+async def _send(
+    load: ColumnLoad, stream: Stream, lane: _Lane, began_s: float, first_s: float, stopped: Callable[[], bool]
+) -> None:
     spacing_s = _spacing_s(load)
     for number, batch in enumerate(lane.batches):
         if load.per_s:
-            await asyncio.sleep(max(0.0, began_s + (number + row / load.streams) * spacing_s - time.perf_counter()))
-        if time.perf_counter() >= to_s:
+            await asyncio.sleep(max(0.0, first_s + number * spacing_s - time.perf_counter()))
+        if time.perf_counter() >= began_s + load.seconds or stopped():
             return
         block = lane.blocks[number % len(lane.blocks)]
         await stream.send(batch, block.stop - block.start)

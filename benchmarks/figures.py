@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,16 +78,18 @@ def median_of(target: Target, samples: Sequence[float]) -> Figure:
 
 
 def rate_between(progress: Sequence[tuple[float, int]], from_s: float, to_s: float) -> float:
-    """How many a second were dealt with between two times, from the first event there to the last?
+    """How many a second were dealt with between two times, counted from event to event?
 
-    progress : (time, how many in all were dealt with then), in the order of time
-    Returns NaN where fewer than two events lie between them.
+    progress : (time, how many in all were dealt with then), in the order of time; the first is the beginning
+    The last events at or before either time count; where those are one and the same, the second is the one after it.
+    Returns NaN where there is none.
     """
-    inside = [(at_s, count) for at_s, count in progress if from_s <= at_s <= to_s]
-    if len(inside) < 2 or inside[-1][0] == inside[0][0]:
+    start, end = (max(bisect_right(progress, at_s, key=itemgetter(0)) - 1, 0) for at_s in (from_s, to_s))
+    end = max(end, start + 1)
+    if end >= len(progress):
         return math.nan
-    (first_s, first), (last_s, last) = inside[0], inside[-1]
-    return (last - first) / (last_s - first_s)
+    (first_s, first), (last_s, last) = progress[start], progress[end]
+    return (last - first) / (last_s - first_s) if last_s > first_s else math.nan
 
 
 def percentile(values: Floats, share: float) -> float:

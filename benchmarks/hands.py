@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
 P = ParamSpec("P")
@@ -37,21 +37,25 @@ class Hand:
 
     async def do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function returns there. Raises HandError where it fails or the process ends."""
-        await self._send(partial(function, *args, **kwargs), tells=False)
+        await self._send((partial(function, *args, **kwargs), False))
         return cast("R", await self._told())
 
-    async def start(self, function: Callable[..., R], *args: Any) -> Awaitable[R]:
-        """Returns once the function, which is given `under_way` to call for that, is under way; then its result is to be awaited.
+    async def start(self, function: Callable[..., object], *args: object) -> None:
+        """Returns once the function is under way: it is given `under_way` to call then, and `stopped` to ask when to end.
 
-        Raises HandError as `do` does.
+        Raises HandError where it fails before.
         """
-        await self._send(partial(function, *args), tells=True)
+        await self._send((partial(function, *args), True))
         await self._told()
-        return cast("Awaitable[R]", self._told())
 
-    async def _send(self, work: partial[Any], *, tells: bool) -> None:
+    async def stop(self) -> Any:
+        """What the function that was started returns, now that it is told to end. Raises HandError."""
+        await self._send(None)
+        return await self._told()
+
+    async def _send(self, message: tuple[partial[Any], bool] | None) -> None:
         try:
-            await asyncio.to_thread(self._pipe.send, (work, tells))
+            await asyncio.to_thread(self._pipe.send, message)
         except OSError as error:
             raise self._ended() from error
 
@@ -91,11 +95,14 @@ def _work(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then dismisses its hands
     while True:
         try:
-            work, tells = pipe.recv()
+            message = pipe.recv()
         except EOFError:
             return  # the parent is gone
+        if message is None:
+            continue  # what was to be stopped has seen it, or had failed before
+        work, started = message
         try:
-            reply = (True, work(under_way=partial(pipe.send, (True, None))) if tells else work())
+            reply = (True, work(under_way=partial(pipe.send, (True, None)), stopped=pipe.poll) if started else work())
         except Exception:  # noqa: BLE001 - told to whoever asked
             reply = (False, traceback.format_exc())
         pipe.send(reply)

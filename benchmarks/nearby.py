@@ -41,8 +41,10 @@ SUBURB_FROM, SUBURB_DRIVERS = 900_000, 50
 STREAMS: Final = 4
 _ASKED_FOR_SHARE: Final = 0.99
 """A flow that falls behind what was asked for by more than this measures something else."""
-_AHEAD_S: Final = 1.0
-"""So long do fixes flow before the first question and after the last."""
+AHEAD_S: Final = 0.5
+"""So long do fixes flow before the first question."""
+_LONGEST_WAIT_S: Final = 30.0
+"""Fixes are made for so much more time than the questions take; they are sent until the last is answered."""
 _ROWS: Final = 2_500
 _FLOWING_ROWS: Final = 125
 _SLACK_M: Final = 0.5
@@ -93,7 +95,7 @@ class NearbyParams:
     @property
     def steps(self) -> int:
         """How many steps does a run show?"""
-        return 7 + self.repeats
+        return 6 + self.repeats
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -222,17 +224,17 @@ class _Nearby:
             self.drivers,
             STREAMS,
             min(_FLOWING_ROWS, max(1, params.drivers // STREAMS)),
-            params.seconds + 2 * _AHEAD_S,
+            params.seconds + AHEAD_S + _LONGEST_WAIT_S,
             per_s=params.fixes_per_s,
         )
         await self._report(city, self.drivers)
-        flowing = await self.load.start(run_flow, flow)
-        await asyncio.sleep(_AHEAD_S)
+        await self.load.start(run_flow, flow)
+        await asyncio.sleep(AHEAD_S)
         questions = QuestionLoad(
             self.stage.address, city.city_id, self.stage.service_token, places, params.count, params.questions_per_s
         )
         asked = await self.asker.do(run_questions, questions)
-        flowed: ColumnRun = await flowing
+        flowed: ColumnRun = await self.load.stop()
         self.steps.begin("are they where they said?")
         self.notebook.check_tally("flowing columns", flowed.tally)
         covered = flowed.began_s < asked.began_s and asked.ended_s < flowed.ended_s

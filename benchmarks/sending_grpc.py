@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import grpc
 
@@ -51,33 +51,39 @@ SINGLE: Final = Kind(SERVICE + "StreamFixes", pb.StreamFixesRequest, pb.StreamFi
 FLEET: Final = Kind(SERVICE + "StreamFleetFixes", pb.StreamFleetFixesRequest, pb.StreamFleetFixesResponse)
 
 
-@dataclass(slots=True)
 class Progress:
     """What some streams have had acknowledged: (time, fixes in all dealt with by then), and of those the accepted."""
 
-    dealt_with: list[tuple[float, int]] = field(default_factory=list)
-    accepted: list[tuple[float, int]] = field(default_factory=list)
-    _dealt_with: int = 0
-    _accepted: int = 0
+    def __init__(self) -> None:
+        """Begins now."""
+        now_s = time.perf_counter()
+        self.dealt_with = [(now_s, 0)]
+        self.accepted = [(now_s, 0)]
+
+    @classmethod
+    def of(cls, streams: Sequence[Stream]) -> Self:
+        """What these streams will have acknowledged from now on."""
+        progress = cls()
+        for stream in streams:
+            stream.progress = progress
+        return progress
 
     def add(self, accepted: int, dropped: int) -> None:
         """An acknowledgement has come."""
         now_s = time.perf_counter()
-        self._dealt_with += accepted + dropped
-        self._accepted += accepted
-        self.dealt_with.append((now_s, self._dealt_with))
-        self.accepted.append((now_s, self._accepted))
+        self.dealt_with.append((now_s, self.dealt_with[-1][1] + accepted + dropped))
+        self.accepted.append((now_s, self.accepted[-1][1] + accepted))
 
 
 class Stream:
     """One stream. Messages go out as they are; acknowledgements are read as they come."""
 
-    def __init__(self, channel: grpc.aio.Channel, kind: Kind, metadata: Metadata, progress: Progress, window: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, kind: Kind, metadata: Metadata, window: int) -> None:
         """`window` : so many messages may be unacknowledged; 0 for one whose server acknowledges nothing until the end."""
         call: Any = channel.stream_stream(kind.method, request_serializer=None, response_deserializer=kind.answer.FromString)
         self._call = call(metadata=metadata)
         self._kind = kind
-        self.progress = progress
+        self.progress: Progress | None = None
         self._room = asyncio.Semaphore(window) if window else None
         self._told = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -92,11 +98,13 @@ class Stream:
         if not answer.HasField("session_opened"):
             raise ValueError(f"{self._kind.method} does not begin with session_opened")
         self._reader = asyncio.create_task(self._read())
+        self._reader.add_done_callback(self._ended)
 
     async def send(self, message: bytes, fixes: int) -> None:
         """Sends a message of so many fixes, once flow control and the window let it."""
         if self._room is not None:
             await self._room.acquire()
+            self._must_go_on()
         await self._call.write(message)
         self.tally.messages += 1
         self.tally.sent += fixes
@@ -107,6 +115,7 @@ class Stream:
             while self.tally.up_to < self.tally.messages:
                 self._told.clear()
                 await self._told.wait()
+                self._must_go_on()
 
     async def close(self) -> None:
         """Closes our side; returns once all is acknowledged and the server has ended the stream with OK."""
@@ -118,6 +127,17 @@ class Stream:
         if code is not grpc.StatusCode.OK:
             raise ValueError(f"{self._kind.method} ended with {code.name}: {await self._call.details()}")
 
+    def _must_go_on(self) -> None:
+        """Raises what the stream ended with, where it has ended."""
+        if self._reader is not None and self._reader.done():
+            self._reader.result()
+            raise ValueError(f"{self._kind.method} has ended early")
+
+    def _ended(self, _: object) -> None:
+        self._told.set()
+        if self._room is not None:
+            self._room.release()  # for whoever waits to send, and is then told
+
     async def _read(self) -> None:
         tally, call = self.tally, self._call
         while (answer := await call.read()) is not grpc.aio.EOF:
@@ -125,7 +145,8 @@ class Stream:
             drops = {fix_pb2.FixDropReason.Name(drop.reason).removeprefix("FIX_DROP_REASON_"): drop.count for drop in ack.drops}
             tally.accepted += ack.accepted
             tally.drops.update(drops)
-            self.progress.add(ack.accepted, sum(drops.values()))
+            if self.progress is not None:
+                self.progress.add(ack.accepted, sum(drops.values()))
             if self._room is not None:
                 for _ in range(ack.up_to_sequence - tally.up_to):
                     self._room.release()

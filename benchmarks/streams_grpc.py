@@ -121,7 +121,7 @@ def _messages(drivers: Drivers, per_driver: int) -> list[list[bytes]]:
     return made
 
 
-async def _opened(load: StreamLoad, drivers: Drivers, channels: list[grpc.aio.Channel], progress: Progress) -> list[Stream]:
+async def _opened(load: StreamLoad, drivers: Drivers, channels: list[grpc.aio.Channel]) -> list[Stream]:
     """A stream for each driver, opened some at a time."""
     streams: list[Stream] = []
     window = 0 if load.discards else WINDOW
@@ -130,7 +130,7 @@ async def _opened(load: StreamLoad, drivers: Drivers, channels: list[grpc.aio.Ch
         opening = []
         for row, driver_id in enumerate(driver_ids[start : start + _OPENED_AT_ONCE]):
             metadata = bearer(mint_token(load.token_key, Role.DRIVER, driver_id))
-            opening.append(Stream(channels[row % len(channels)], SINGLE, metadata, progress, window))
+            opening.append(Stream(channels[row % len(channels)], SINGLE, metadata, window))
         await all_of([each.open(load.city_id) for each in opening])
         streams += opening
     return streams
@@ -141,8 +141,8 @@ async def _run_streams(load: StreamLoad) -> StreamRun:
     gc.freeze()
     channels = open_channels(load.address, load.connections)
     try:
-        progress = Progress()
-        streams = await _opened(load, load.drivers, channels, progress)
+        streams = await _opened(load, load.drivers, channels)
+        progress = Progress.of(streams)
         began_s = time.perf_counter()
         from_s, to_s = began_s + RAMP * load.seconds, began_s + load.seconds
         # one that discards does not mind to read the same again, and must never be short of messages
@@ -183,11 +183,10 @@ async def _run_idle_streams(load: StreamLoad, service_pid: int) -> MemoryRun:
     few, many = load.drivers.part(0, WARM_STREAMS), load.drivers.part(WARM_STREAMS, len(load.drivers))
     channels = open_channels(load.address, load.connections)
     try:
-        progress = Progress()
-        streams = await _opened(load, few, channels, progress)
+        streams = await _opened(load, few, channels)
         await _report_once(streams, messages)
         before_bytes = await _resident_bytes(service_pid)
-        opened = await _opened(load, many, channels, progress)
+        opened = await _opened(load, many, channels)
         await _report_once(opened, messages[len(few) :])
         after_bytes = await _resident_bytes(service_pid)
         await all_of([each.close() for each in (*streams, *opened)])
