@@ -232,7 +232,7 @@ def _rows(records: Records, rows: Ints) -> Records:
     """These rows, distinct: the records themselves where they are all of them in order, else a copy."""
     if len(rows) == len(records) and (rows[1:] > rows[:-1]).all():
         return records
-    return blocks(records).take(rows).view(records.dtype)
+    return blocks(records)[rows].view(records.dtype)
 
 
 def is_newer(fixes: Records, others: Records) -> Bools:

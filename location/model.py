@@ -84,7 +84,7 @@ TRACK: Final = np.dtype(
 
 believed : the last believed fix, as it arrived: `received_at_ms` is its arrival; session and sequence 0 where there is none
 suspect : the last fix too far away to be believed; `suspect_fixes` counts those in a row that agree with each other, 0 is none
-clock_offset_ms : arrival less device time of the quickest fix, which arrived at `clock_measured_at_ms`; that is 0 while unmeasured
+clock_offset_ms : arrival less device time of the quickest fix, which arrived at `clock_measured_at_ms`: 0 while unmeasured
 late_fixes : believed ones in a row that seem to have been on their way for longer than any is
 next_due_at_ms : when the next fix would be due if all had come evenly, at the shortest interval
 anchor_lat, anchor_lng, anchor_since_ms : where the driver has been standing about, and since when
