@@ -48,7 +48,8 @@ class Finder:
             self._metrics.nearby_readings += 1
             now_ms = self._clock.now_ms()
             found, distance_mm = select(drivers, question, now_ms)
-            guess_m = surroundings.guess_reach_m(question.place, 2 * (wanted - len(distance_mm)), reading.certain_m)
+            missing = wanted - len(distance_mm)
+            guess_m = surroundings.guess_reach_m(question.place, 2 * missing, reading.certain_m) if missing > 0 else 0.0
             further_m = next_reach_m(question, reading, distance_mm, guess_m)
             if further_m is None:
                 break

@@ -15,7 +15,7 @@ import numpy as np
 
 from hexhail.kernel import geo
 from hexhail.kernel.units import MS_PER_S
-from location.model import PENDING, DropReason, Outcomes, Records
+from location.model import PENDING, DropReason, Outcomes, Records, blocks, taken
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats, Ints
@@ -223,16 +223,11 @@ def _known(driver_rows: Ints, fixes: Records, tracks: Records) -> Bools:
     return known
 
 
-def blocks(records: Records) -> Records:
-    """The rows as blocks of memory, which numpy copies in one go; rows of columns it copies column by column, far more slowly."""
-    return records.view(f"V{records.dtype.itemsize}")
-
-
 def _rows(records: Records, rows: Ints) -> Records:
     """These rows, distinct: the records themselves where they are all of them in order, else a copy."""
     if len(rows) == len(records) and (rows[1:] > rows[:-1]).all():
         return records
-    return blocks(records)[rows].view(records.dtype)
+    return taken(records, rows)
 
 
 def is_newer(fixes: Records, others: Records) -> Bools:

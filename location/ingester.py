@@ -33,6 +33,8 @@ from location.model import (
     Ingested,
     Outcomes,
     Records,
+    blocks,
+    taken,
     tally,
 )
 from location.records import pack_positions, unpack_positions
@@ -237,8 +239,8 @@ class Ingester:
         roster = self._roster
         distinct, driver_of_fix = np.unique(flush.driver_rows, return_inverse=True)
         await self._read_up(distinct, driver_of_fix, flush.fixes)
-        belief = believe(driver_of_fix, flush.fixes, roster.tracks[distinct], self._box, self._params.belief)
-        roster.tracks[distinct] = belief.tracks
+        belief = believe(driver_of_fix, flush.fixes, taken(roster.tracks, distinct), self._box, self._params.belief)
+        blocks(roster.tracks)[distinct] = blocks(belief.tracks)
         flush.outcomes = belief.outcomes
         flush.received_at_ms = belief.received_at_ms
         flush.kept = np.flatnonzero(belief.outcomes == PENDING)
@@ -256,11 +258,11 @@ class Ingester:
         positions = await self._until_answered(lambda: self._store.read_positions(driver_ids))
         rows = unread[[row for row, position in enumerate(positions) if position is not None]]
         found = unpack_positions(np.frombuffer(b"".join(filter(None, positions)), dtype=POSITION))
-        known = roster.tracks["believed"][rows]
+        known = taken(roster.tracks, rows)["believed"]
         newer = is_newer(found, known)
         tracks = np.zeros(int(newer.sum()), dtype=TRACK)
         tracks["believed"] = found[newer]
-        roster.tracks[rows[newer]] = tracks
+        blocks(roster.tracks)[rows[newer]] = blocks(tracks)
 
     async def _write(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
         """Writes what is believed, until the store has it; settles the flushes in the order of their judging."""
@@ -282,18 +284,19 @@ class Ingester:
         kept, roster = flush.kept, self._roster
         if not len(kept):
             return
-        positions = pack_positions(flush.fixes[kept], flush.received_at_ms[kept], self._index_resolution)
+        positions = pack_positions(taken(flush.fixes, kept), flush.received_at_ms[kept], self._index_resolution)
         availability = await self._until_answered(lambda: self._store.write_fixes(flush.driver_ids, positions))
         self._metrics.flushes += 1
         flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)
         if flush.generation == roster.generation:
             rows = flush.driver_rows[kept]
-            # two flushes are written at once: the later may have come first
-            overtaken = (availability < 0) & is_newer(roster.tracks["believed"][rows], flush.fixes[kept])
-            flush.outcomes[kept[overtaken]] = DropReason.SUPERSEDED
+            tracks = taken(roster.tracks, rows)
+            if (availability < 0).any():  # two flushes are written at once: the later may have come first
+                overtaken = (availability < 0) & is_newer(tracks["believed"], flush.fixes[kept])
+                flush.outcomes[kept[overtaken]] = DropReason.SUPERSEDED
             on_ride = availability == Availability.ON_RIDE
             roster.report_interval_ms[rows] = flush.report_interval_ms[kept] = reporting_intervals_ms(
-                roster.tracks[rows], on_ride, self._clock.now_ms(), self._limit_ms, self._params.reporting
+                tracks, on_ride, self._clock.now_ms(), self._limit_ms, self._params.reporting
             )
 
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hexhail.kernel.ids import bucket_of
 from hexhail.kernel.units import from_e7
 from location.freshness import fresh
-from location.model import RECORD
+from location.model import RECORD, blocks
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats, Ints
@@ -76,7 +76,7 @@ class KnownDrivers:
         self._driver_ids: DriverIds = np.empty(_LEAST_ROOM, object)
         self._numbers = np.zeros(_LEAST_ROOM, np.int64)
         self._changes = np.zeros(_LEAST_ROOM, np.int64)
-        self._records: Records = _blocks(np.zeros(_LEAST_ROOM, RECORD))
+        self._records: Records = blocks(np.zeros(_LEAST_ROOM, RECORD))
 
     def __len__(self) -> int:
         """How many drivers are known?"""
@@ -84,7 +84,7 @@ class KnownDrivers:
 
     def take_in(self, drivers: IndexedDrivers) -> None:
         """Takes in who changed; where a driver comes twice, the later row holds."""
-        names, records = drivers.driver_ids, _blocks(drivers.records)
+        names, records = drivers.driver_ids, blocks(drivers.records)
         if not names:
             return
         numbers = np.fromiter(map(self._number_of.get, names, repeat(0)), np.int64, len(names))
@@ -148,8 +148,3 @@ class KnownDrivers:
             moved = np.empty(room, old.dtype)
             moved[:kept] = old[:kept]
             setattr(self, name, moved)
-
-
-def _blocks(records: Records) -> Records:
-    """The rows as blocks of memory, which numpy copies at once and not column by column."""
-    return records.view(f"V{RECORD.itemsize}")

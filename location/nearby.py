@@ -17,7 +17,7 @@ import numpy as np
 from hexhail.kernel import geo
 from hexhail.kernel.units import from_e7
 from location.freshness import fresh
-from location.model import Availability, Cursor, IndexedDrivers, NearbyQuestion, Occupancy
+from location.model import Availability, Cursor, IndexedDrivers, NearbyQuestion, Occupancy, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,7 +249,9 @@ def select(drivers: IndexedDrivers, question: NearbyQuestion, now_ms: int) -> tu
         near = distance_mm[chosen]
         chosen = chosen[near <= np.partition(near, wanted - 1)[wanted - 1]]
     order = sorted(chosen.tolist(), key=lambda row: (int(distance_mm[row]), names[row]))[:wanted]
-    return IndexedDrivers([names[row] for row in order], drivers.records[order]), distance_mm[order]
+    return IndexedDrivers([names[row] for row in order], taken(drivers.records, np.array(order, dtype=np.int64))), distance_mm[
+        order
+    ]
 
 
 def next_reach_m(question: NearbyQuestion, reading: Reading, distance_mm: Ints, guess_m: float) -> float | None:

@@ -15,7 +15,7 @@ from hexhail.kernel.units import from_e7
 from hexhail.stores.valkey import answered
 from location import redis_scripts as scripts
 from location.keys import bucket_keys, cell_name, session_key
-from location.model import POSITION, RECORD, Changes, IndexedDrivers, Occupancy, StateEpoch
+from location.model import POSITION, RECORD, Changes, IndexedDrivers, Occupancy, StateEpoch, taken
 from location.records import msgpack_array, msgpack_digits, msgpack_name, msgpack_positions, pack_states, rows_of
 from location.redis_geo import geo_scores, search_radius_m
 
@@ -69,7 +69,7 @@ class RedisLocationStore:
         packed, buckets = zip(*(_packed(driver_id, self.buckets) for driver_id in driver_ids), strict=True)
         bucket_column = np.array(buckets)
         order = np.lexsort((positions["cell"], bucket_column))
-        ordered = positions[order]
+        ordered = taken(positions, order)
         elements = msgpack_positions(ordered)
         scores = msgpack_digits(geo_scores(from_e7(ordered["lat_e7"]), from_e7(ordered["lng_e7"])))
         names = [packed[row] for row in order.tolist()]

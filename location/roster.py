@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from location.model import TRACK
+from location.model import TRACK, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Roster:
             self.generation += 1
             self.driver_ids = [self.driver_ids[row] for row in kept.tolist()]
             self._rows = {driver_id: row for row, driver_id in enumerate(self.driver_ids)}
-            self.tracks = np.concatenate([self.tracks[kept], np.zeros(_FIRST_ROWS, dtype=TRACK)])
+            self.tracks = np.concatenate([taken(self.tracks, kept), np.zeros(_FIRST_ROWS, dtype=TRACK)])
             self.report_interval_ms = np.concatenate([self.report_interval_ms[kept], np.zeros(_FIRST_ROWS, dtype=np.int64)])
         return forgotten
 
