@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LENGTH_DELIMITED: Final = 2
 _MESSAGE_OF_COLUMNS: Final = (pb.StreamFleetFixesRequest.COLUMNS_FIELD_NUMBER << 3) | _LENGTH_DELIMITED
 _NEW_IDS: Final = 1
-_LAYOUTS: Final = {
+_LAYOUTS: Final[Mapping[int, tuple[str, np.dtype[Any]]]] = {
     2: ("driver_index", np.dtype("<u4")),
     3: ("sequence", np.dtype("<u4")),
     4: ("device_time_ms", np.dtype("<i8")),
@@ -36,6 +36,7 @@ _LAYOUTS: Final = {
     9: ("accuracy_mm", np.dtype("<u4")),
 }
 """Field number of FixColumns -> name and layout of an entry."""
+_UNKNOWN: Final[tuple[str, np.dtype[Any]]] = ("", np.dtype("u1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def _columns(message: bytes) -> FleetColumns:
         if number == _NEW_IDS:
             new_ids.append(_text(message[at:end]))
         else:
-            name, layout = _LAYOUTS.get(number, ("", None))
-            if layout is None or name in columns or length % layout.itemsize:
+            name, layout = _LAYOUTS.get(number, _UNKNOWN)
+            if not name or name in columns or length % layout.itemsize:
                 raise _OtherForm
             columns[name] = np.frombuffer(message, dtype=layout, count=length // layout.itemsize, offset=at)
         at = end

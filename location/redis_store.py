@@ -66,15 +66,14 @@ class RedisLocationStore:
         availability, 0 where matching has said nothing. Repeating a write is harmless."""
         if not driver_ids:
             return np.zeros(0, dtype=np.int64)
-        packed, buckets = zip(*(_packed(driver_id, self.buckets) for driver_id in driver_ids), strict=True)
-        bucket_column = np.array(buckets)
-        order = np.lexsort((positions["cell"], bucket_column))
+        buckets = self._buckets_of(driver_ids)
+        order = np.lexsort((positions["cell"], buckets))
         ordered = taken(positions, order)
         elements = msgpack_positions(ordered)
         scores = msgpack_digits(geo_scores(from_e7(ordered["lat_e7"]), from_e7(ordered["lng_e7"])))
-        names = [packed[row] for row in order.tolist()]
+        names = [_msgpack_name(driver_ids[row]) for row in order.tolist()]
         calls, parts = [], []
-        for bucket, first, end in _runs(bucket_column[order], ROWS_PER_SCRIPT):
+        for bucket, first, end in _runs(buckets[order], ROWS_PER_SCRIPT):
             some = slice(first, end)
             arrays = (b"".join(names[some]), elements[some].tobytes(), scores[some].tobytes())
             packed_arrays = (msgpack_array(end - first, each) for each in arrays)
@@ -179,6 +178,11 @@ class RedisLocationStore:
         replies = await self._ask(calls)
         return _drivers_of([reply[2:] for reply in replies]), _epoch_of([reply[:2] for reply in replies])
 
+    def _buckets_of(self, driver_ids: Sequence[str]) -> Ints:
+        if self.buckets == 1:
+            return np.zeros(len(driver_ids), dtype=np.int64)
+        return np.fromiter((_bucket_of(driver_id, self.buckets) for driver_id in driver_ids), np.int64, len(driver_ids))
+
     def _by_bucket(self, driver_ids: Sequence[str], at_most: int) -> Iterator[tuple[BucketKeys, list[int]]]:
         rows: list[list[int]] = [[] for _ in self._bucket_keys]
         for row, driver_id in enumerate(driver_ids):
@@ -199,10 +203,8 @@ class RedisLocationStore:
         return answered(await self._valkey.ask(calls)) if calls else []
 
 
-@lru_cache(maxsize=1_000_000)
-def _packed(driver_id: str, buckets: int) -> tuple[bytes, int]:
-    """A driver's id as scripts are given it, and its bucket."""
-    return msgpack_name(driver_id), bucket_of(driver_id, buckets)
+_msgpack_name = lru_cache(maxsize=1_000_000)(msgpack_name)
+_bucket_of = lru_cache(maxsize=1_000_000)(bucket_of)
 
 
 def _runs(buckets: Ints, at_most: int) -> Iterator[tuple[int, int, int]]:

@@ -4,7 +4,7 @@
 local RECORDS, CHANGES, SILENT, OCCUPANCY = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local STAMP, EPOCH, TOLD = KEYS[5], KEYS[6], KEYS[7]
 local CELL_PREFIX = ARGV[1]
-local NOWHERE, UNTOLD = string.rep('\0', 58), string.rep('\0', 15)
+local NOWHERE, UNTOLD, NO_CELL = string.rep('\0', 58), string.rep('\0', 15), string.rep('\0', 8)
 local AVAILABLE = 2
 local CHUNK = 4000 -- arguments of one call: Lua's stack holds about twice as many
 local gains = {}

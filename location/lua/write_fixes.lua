@@ -5,8 +5,9 @@
 local ids, news, scores = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
 local olds = redis.call('HMGET', RECORDS, unpack(ids))
 local stamp = next_stamp()
-local replies, records, stamps = {}, {}, {}
-local group, group_cell = {}, nil
+local sub, byte, read = string.sub, string.byte, struct.unpack
+local replies, records, stamps, size = {}, {}, {}, 0
+local group, group_size, group_cell = {}, 0, nil
 
 local function settle_group()
     if group_cell then
@@ -17,35 +18,34 @@ end
 
 for i = 1, #ids do
     local id, old, new = ids[i], olds[i], news[i]
-    local state, newer = UNTOLD, true
+    local state, newer, availability = UNTOLD, true, 0
     if old then
-        state = state_of(old)
-        local session, sequence = struct.unpack('<i8i8', new, 9)
-        local old_session, old_sequence = struct.unpack('<i8i8', old, 9)
+        local session, sequence = read('<i8i8', new, 9)
+        local old_session, old_sequence = read('<i8i8', old, 9)
         newer = session > old_session or (session == old_session and sequence > old_sequence)
+        state, availability = sub(old, 59), byte(old, 73)
     end
-    local availability = availability_of(state)
     replies[i] = (newer or position_of(old) == new) and availability + 1 or 0
     if newer then
-        local row = #records
-        records[row + 1], records[row + 2] = id, new .. state
-        stamps[row + 1], stamps[row + 2] = stamp, id
+        records[size + 1], records[size + 2] = id, new .. state
+        stamps[size + 1], stamps[size + 2] = stamp, id
+        size = size + 2
         if availability == AVAILABLE then
-            local cell = string.sub(new, 1, 8)
-            if is_placed(old) and string.sub(old, 1, 8) ~= cell then
+            local cell, old_cell = sub(new, 1, 8), sub(old, 1, 8)
+            if old_cell ~= cell and old_cell ~= NO_CELL then
                 leave(id, old)
             end
             if cell ~= group_cell then
                 settle_group()
-                group, group_cell = {}, cell
+                group, group_size, group_cell = {}, 0, cell
             end
-            group[#group + 1] = scores[i]
-            group[#group + 1] = id
+            group[group_size + 1], group[group_size + 2] = scores[i], id
+            group_size = group_size + 2
         end
     end
 end
 settle_group()
-if #records > 0 then
+if size > 0 then
     redis.call('HSET', RECORDS, unpack(records))
     redis.call('ZADD', CHANGES, unpack(stamps))
 end
