@@ -18,9 +18,10 @@ from rich.console import Console
 from hexhail import __version__
 from hexhail.cities import CityError, load_city
 from hexhail.cli.bench import bench_commands
+from hexhail.cli.errors import ServiceError
 from hexhail.cli.folders import temporary_data_dir
-from hexhail.cli.processes import SERVICES, ServiceError
-from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, offset_to, report, up
+from hexhail.cli.processes import SERVICES
+from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, offset_to, report, serve_workers, up
 from hexhail.cli.serving import RUNNERS
 from hexhail.cli.town import Wish, default_city
 from hexhail.client import Addresses, RpcError
@@ -67,6 +68,7 @@ _DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Keys, logs an
 @app.command("up")
 def up_command(
     city: Annotated[list[str] | None, typer.Option("--city", help="Which cities; may be repeated.")] = None,
+    location_workers: Annotated[int, typer.Option(min=1, help="How many processes of location share its port.")] = 1,
     at: _At = None,
     data_dir: _DataDir = None,
 ) -> None:
@@ -78,7 +80,7 @@ def up_command(
     settings = _settings(data_dir)
     cities = city or [default_city(settings)]
     offset_ms = _offset(at, cities[0], settings) or 0
-    _run(up(settings, cities, offset_ms, Console()))
+    _run(up(settings, cities, offset_ms, Console(), location_workers))
 
 
 @app.command("demo")
@@ -144,6 +146,7 @@ def drive_command(
 def serve_command(
     service: Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.")],
     city: Annotated[list[str] | None, typer.Option("--city", help="Which cities; may be repeated.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes share its port (location only).")] = 1,
     at: _At = None,
     data_dir: _DataDir = None,
 ) -> None:
@@ -154,7 +157,12 @@ def serve_command(
     cities = city or [default_city(settings)]
     if at is not None:
         settings = settings.model_copy(update={"clock_offset_ms": _offset(at, cities[0], settings)})
-    raise typer.Exit(run_service(RUNNERS[service], settings, cities))
+    if workers == 1:
+        raise typer.Exit(run_service(RUNNERS[service], settings, cities))
+    if not RUNNERS[service].has_workers:
+        able = ", ".join(name for name, runner in RUNNERS.items() if runner.has_workers)
+        _fail(f"{service} cannot be served by several workers: only {able} can")
+    _run(serve_workers(service, settings, cities, workers, Console()))
 
 
 @app.command("token")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import grpc
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from benchmarks.hands import HandError
 from benchmarks.ingest import IngestParams, run_ingest
 from benchmarks.nearby import NearbyParams, run_nearby
 from benchmarks.view import StepsView, report_table
+from hexhail.cli.errors import ServiceError
 from hexhail.cli.folders import temporary_data_dir
-from hexhail.cli.processes import ServiceError
 from hexhail.cli.running import write_json
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 Params = TypeVar("Params", IngestParams, NearbyParams)
 
+_INGEST, _NEARBY = IngestParams(), NearbyParams()
+
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.", dir_okay=False)]
-_Seconds = Annotated[float | None, typer.Option(min=0.05, help="Of load, in each repeat (nearby: of questions through gRPC).")]
-_Repeats = Annotated[int | None, typer.Option(min=1, help="Of everything that is measured, in turn with its baseline.")]
-_Drivers = Annotated[int | None, typer.Option(min=1, help="Drivers who report in columns, and are found.")]
-_Buckets = Annotated[int | None, typer.Option(min=1, help="Of the benchmark's city.")]
-_Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the location service.")]
-_Resolution = Annotated[int | None, typer.Option(min=7, max=12, help="H3 resolution of the city's index.")]
+_Seconds = Annotated[float, typer.Option(min=0.05, help="Of load; of ingest, in each repeat.")]
+_Repeats = Annotated[int, typer.Option(min=1, help="Of everything that is measured, in turn with its baseline.")]
+_Drivers = Annotated[int, typer.Option(min=1, help="Drivers who report in columns, and are found.")]
+_Buckets = Annotated[int, typer.Option(min=1, help="Of the benchmark's city.")]
+_Workers = Annotated[int, typer.Option(min=1, help="Processes of the location service.")]
+_Resolution = Annotated[int, typer.Option(min=7, max=12, help="H3 resolution of the city's index.")]
 
 
 def bench_commands(
@@ -61,72 +63,76 @@ def bench_commands(
             write_json(report.as_json(), json_file, console)
         if report.faults:
             for fault in report.faults[:20]:
-                console.print(f"[bold red]does not add up:[/] {fault}", soft_wrap=True, highlight=False)
+                console.print(Text.assemble(("does not add up: ", "bold red"), fault), soft_wrap=True)
             console.print(f"[bold red]{len(report.faults):,} faults: these figures are worth nothing[/]")
             raise typer.Exit(1)
 
     @bench.command("ingest")
     def ingest_command(
         json_file: _Json = None,
-        seconds: _Seconds = None,
-        repeats: _Repeats = None,
-        drivers: _Drivers = None,
-        streams: Annotated[int | None, typer.Option(min=1, help="Single drivers, each on a stream of its own.")] = None,
-        rows: Annotated[int | None, typer.Option(min=1, max=10_000, help="Fixes of a batch of columns.")] = None,
-        idle_streams: Annotated[int | None, typer.Option(min=1, help="Streams opened to see what memory they take.")] = None,
-        buckets: _Buckets = None,
-        workers: _Workers = None,
-        index_resolution: _Resolution = None,
+        seconds: _Seconds = _INGEST.seconds,
+        repeats: _Repeats = _INGEST.repeats,
+        drivers: _Drivers = _INGEST.drivers,
+        streams: Annotated[int, typer.Option(min=1, help="Single drivers, each on a stream of its own.")] = _INGEST.streams,
+        rows: Annotated[int, typer.Option(min=1, max=10_000, help="Fixes of a batch of columns.")] = _INGEST.rows,
+        idle_streams: Annotated[
+            int, typer.Option(min=1, help="Streams opened to see what memory they take.")
+        ] = _INGEST.idle_streams,
+        buckets: _Buckets = _INGEST.buckets,
+        workers: _Workers = _INGEST.workers,
+        index_resolution: _Resolution = _INGEST.index_resolution,
     ) -> None:
         """How fast do fixes get into the index? Against streams that are discarded, and against the bare store."""
-        asked = {
-            "seconds": seconds,
-            "repeats": repeats,
-            "drivers": drivers,
-            "streams": streams,
-            "rows": rows,
-            "idle_streams": idle_streams,
-            "buckets": buckets,
-            "workers": workers,
-            "index_resolution": index_resolution,
-        }
-        measured(_asked(IngestParams(), asked), run_ingest, json_file)
+        params = _checked(
+            IngestParams,
+            seconds=seconds,
+            repeats=repeats,
+            drivers=drivers,
+            streams=streams,
+            rows=rows,
+            idle_streams=idle_streams,
+            buckets=buckets,
+            workers=workers,
+            index_resolution=index_resolution,
+        )
+        measured(params, run_ingest, json_file)
 
     @bench.command("nearby")
     def nearby_command(
         json_file: _Json = None,
-        seconds: _Seconds = None,
-        repeats: _Repeats = None,
-        drivers: _Drivers = None,
+        seconds: _Seconds = _NEARBY.seconds,
+        repeats: _Repeats = _NEARBY.repeats,
+        drivers: _Drivers = _NEARBY.drivers,
         questions: Annotated[
-            int | None, typer.Option(min=1, help="Places asked about in each repeat, of the store alone.")
-        ] = None,
-        questions_per_s: Annotated[float | None, typer.Option(min=0.1, help="Questions through gRPC.")] = None,
-        fixes_per_s: Annotated[float | None, typer.Option(min=1, help="Fixes that flow meanwhile.")] = None,
-        buckets: _Buckets = None,
-        workers: _Workers = None,
-        index_resolution: _Resolution = None,
+            int, typer.Option(min=1, help="Places asked about in each repeat, of the store alone.")
+        ] = _NEARBY.questions,
+        questions_per_s: Annotated[float, typer.Option(min=0.1, help="Questions through gRPC.")] = _NEARBY.questions_per_s,
+        fixes_per_s: Annotated[float, typer.Option(min=1, help="Fixes that flow meanwhile.")] = _NEARBY.fixes_per_s,
+        buckets: _Buckets = _NEARBY.buckets,
+        workers: _Workers = _NEARBY.workers,
+        index_resolution: _Resolution = _NEARBY.index_resolution,
     ) -> None:
         """How fast are the nearest drivers found? Against plain GEOSEARCH, and through gRPC while fixes flow."""
-        asked = {
-            "seconds": seconds,
-            "repeats": repeats,
-            "drivers": drivers,
-            "questions": questions,
-            "questions_per_s": questions_per_s,
-            "fixes_per_s": fixes_per_s,
-            "buckets": buckets,
-            "workers": workers,
-            "index_resolution": index_resolution,
-        }
-        measured(_asked(NearbyParams(), asked), run_nearby, json_file)
+        params = _checked(
+            NearbyParams,
+            seconds=seconds,
+            repeats=repeats,
+            drivers=drivers,
+            questions=questions,
+            questions_per_s=questions_per_s,
+            fixes_per_s=fixes_per_s,
+            buckets=buckets,
+            workers=workers,
+            index_resolution=index_resolution,
+        )
+        measured(params, run_nearby, json_file)
 
     return bench
 
 
-def _asked(defaults: Params, asked: dict[str, Any]) -> Params:
+def _checked(kind: type[Params], **asked: Any) -> Params:
     try:
-        return replace(defaults, **{name: value for name, value in asked.items() if value is not None})
+        return kind(**asked)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

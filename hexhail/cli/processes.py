@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from hexhail.cli.errors import ServiceError
+from hexhail.cli.ports import must_be_free
 from hexhail.embedded import StoreError
 from hexhail.embedded.process import Child, Launch, StopStep
+from hexhail.kernel.addresses import neighbour
 from hexhail.kernel.clock import SystemClock
 from hexhail.rpc.background import background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from hexhail.client import Addresses
     from hexhail.embedded import Stores
@@ -39,13 +41,70 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _STEADY_S = 0.25, 30.0, 60.0
 _STOP = (StopStep(signal.SIGTERM, 4.0),)
 
 
-class ServiceError(Exception):
-    """A service process does not come up; one line says why."""
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a service. Its name is that of its log, and what messages call it."""
+
+    name: str
+    service: str
+    settings: Settings
+    city_ids: Sequence[str]
+
+    @property
+    def health_address(self) -> str:
+        """Where it alone answers."""
+        address: str = self.settings.worker_address or getattr(self.settings, f"{self.service}_address")
+        return address
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.settings.data_dir / f"{self.name}.log"
+
+    def launch(self) -> Launch:
+        """How to start it."""
+        cities = [word for city_id in self.city_ids for word in ("--city", city_id)]
+        argv = (
+            sys.executable,
+            "-m",
+            "hexhail",
+            "serve",
+            self.service,
+            *cities,
+            "--data-dir",
+            str(self.settings.data_dir.resolve()),
+        )
+        return Launch(self.name, argv, signal.SIGKILL, self.log, environment=environment_of(self.settings))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """This process's environment with these settings in it, paths made whole: a child works in another folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("HEXHAIL_")}
+    for name, value in settings:
+        if value is not None:
+            environment[f"HEXHAIL_{name.upper()}"] = str(value.resolve() if isinstance(value, Path) else value)
+    return {**environment, "PYTHONUNBUFFERED": "1"}
+
+
+def workers(service: str, settings: Settings, city_ids: Sequence[str], count: int, sockets: Path) -> list[Process]:
+    """Several processes that share a service's port. Each answers alone at a socket in the folder `sockets`."""
+    return [
+        Process(
+            f"{service}-{number}",
+            service,
+            settings.model_copy(update={"worker_address": f"unix:{sockets}/{service}-{number}.sock"}),
+            city_ids,
+        )
+        for number in range(count)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all service processes are told."""
+    """What all service processes are told.
+
+    location_workers, sockets : how many processes share location's port, and the folder in which each answers alone
+    """
 
     settings: Settings
     city_ids: Sequence[str]
@@ -53,40 +112,46 @@ class Plan:
     stores: Stores
     data_dir: Path
     clock_offset_ms: int
+    location_workers: int = 1
+    sockets: Path | None = None
 
-    def launch(self, service: str) -> Launch:
-        """How to start one of them."""
-        cities = [word for city_id in self.city_ids for word in ("--city", city_id)]
-        argv = (sys.executable, "-m", "hexhail", "serve", service, *cities, "--data-dir", str(self.data_dir))
-        environment = {
-            **os.environ,
-            "HEXHAIL_DATA": str(self.settings.data.resolve()),
-            "HEXHAIL_CACHE_DIR": str(self.settings.cache_dir.resolve()),
-            "HEXHAIL_REDIS_URL": self.stores.redis_url,
-            "HEXHAIL_POSTGRES_DSN": self.stores.postgres_dsn,
-            "HEXHAIL_LOCATION_ADDRESS": self.addresses.location,
-            "HEXHAIL_MATCHING_ADDRESS": self.addresses.matching,
-            "HEXHAIL_PRICING_ADDRESS": self.addresses.pricing,
-            "HEXHAIL_CLOCK_OFFSET_MS": str(self.clock_offset_ms),
-            "HEXHAIL_LOG_FORMAT": self.settings.log_format,
-            "HEXHAIL_LOG_LEVEL": self.settings.log_level,
-            "PYTHONUNBUFFERED": "1",
-        }
-        if self.settings.cities_dir:
-            environment["HEXHAIL_CITIES_DIR"] = str(self.settings.cities_dir.resolve())
-        return Launch(service, argv, signal.SIGKILL, self.data_dir / f"{service}.log", environment=environment)
-
-    def address(self, service: str) -> str:
-        """Where one of them listens."""
-        address: str = getattr(self.addresses, service)
-        return address
+    def processes(self) -> list[Process]:
+        """All of them."""
+        settings = self.settings.model_copy(
+            update={
+                "data_dir": self.data_dir,
+                "redis_url": self.stores.redis_url,
+                "postgres_dsn": self.stores.postgres_dsn,
+                "location_address": self.addresses.location,
+                "matching_address": self.addresses.matching,
+                "pricing_address": self.addresses.pricing,
+                "clock_offset_ms": self.clock_offset_ms,
+            }
+        )
+        alone = [Process(service, service, settings, self.city_ids) for service in SERVICES]
+        if self.sockets is None:
+            return alone
+        return [*workers("location", settings, self.city_ids, self.location_workers, self.sockets), *alone[1:]]
 
 
 @asynccontextmanager
 async def service_processes(plan: Plan) -> AsyncIterator[None]:
     """All services, healthy, for the time of the block. Raises ServiceError, also where an address is taken."""
-    for service in SERVICES:
-        _must_be_free(service, plan.address(service))
+    processes = plan.processes()
+    for process in processes:
+        if not process.settings.worker_address:
+            must_be_free(process.service, process.health_address)
+    async with kept_running(processes):
+        yield
+
+
+@asynccontextmanager
+async def kept_running(processes: Sequence[Process]) -> AsyncIterator[None]:
+    """These processes, healthy, for the time of the block; one that falls is started again. Raises ServiceError.
+
+    Where they show metrics, each does so one port behind the one before.
+    """
+    processes = _with_metrics_apart(processes)
     async with AsyncExitStack() as stack:
         children: dict[str, Child] = {}
 
@@ -95,49 +160,48 @@ async def service_processes(plan: Plan) -> AsyncIterator[None]:
 
         stack.push_async_callback(stop_all)
         try:
-            for service in SERVICES:
-                _set_log_aside(plan.launch(service).log)
-                children[service] = Child(plan.launch(service))
+            for process in processes:
+                _set_log_aside(process.log)
+                children[process.name] = Child(process.launch())
             async with asyncio.TaskGroup() as group:
-                for service, child in children.items():
-                    group.create_task(child.ready(partial(_why_unhealthy, plan.address(service)), _READY_S))
+                for process in processes:
+                    group.create_task(children[process.name].ready(partial(_why_unhealthy, process.health_address), _READY_S))
         except* StoreError as errors:
             raise ServiceError(str(errors.exceptions[0])) from None
-        keepers = {service: partial(_keep_up, plan, service, children) for service in SERVICES}
+        keepers = {process.name: partial(_keep_up, process, children) for process in processes}
         await stack.enter_async_context(background(keepers, SystemClock()))
         yield
 
 
+def _with_metrics_apart(processes: Sequence[Process]) -> list[Process]:
+    apart = []
+    for number, process in enumerate(processes):
+        address = process.settings.metrics_address
+        try:
+            own = neighbour(address, number) if address else ""
+        except ValueError as error:
+            raise ServiceError(f"HEXHAIL_METRICS_ADDRESS: {error}") from None
+        apart.append(replace(process, settings=process.settings.model_copy(update={"metrics_address": own})))
+    return apart
+
+
 def _set_log_aside(log_file: Path) -> None:
     """The former run's log is kept as `.log.1`, and no longer."""
+    log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if log_file.exists():
         log_file.replace(log_file.with_suffix(".log.1"))
 
 
-def _must_be_free(service: str, address: str) -> None:
-    """Whoever listens there already would look like our own service."""
-    if address.startswith("unix:"):
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_server((host.strip("[]"), int(port))):
-            pass
-    except (OSError, ValueError, OverflowError) as error:
-        raise ServiceError(
-            f"{service} cannot listen at {address} ({error}): free it, or set HEXHAIL_{service.upper()}_ADDRESS"
-        ) from None
-
-
-async def _keep_up(plan: Plan, service: str, children: dict[str, Child]) -> None:
-    pause_s = _FIRST_PAUSE_S
+async def _keep_up(process: Process, children: dict[str, Child]) -> None:
+    name, pause_s = process.name, _FIRST_PAUSE_S
     while True:
         began_s = time.monotonic()
-        while children[service].exit_code() is None:  # noqa: ASYNC110 - no event tells of a process's end
+        while children[name].exit_code() is None:  # noqa: ASYNC110 - no event tells of a process's end
             await asyncio.sleep(_LOOK_S)
         pause_s = _FIRST_PAUSE_S if time.monotonic() - began_s > _STEADY_S else min(2 * pause_s, _LONGEST_PAUSE_S)
-        log.error("service fell: starting it again", service=service, pause_s=pause_s, last_words=children[service].last_words())
+        log.error("service fell: starting it again", service=name, pause_s=pause_s, last_words=children[name].last_words())
         await asyncio.sleep(pause_s)
-        children[service] = Child(plan.launch(service))
+        children[name] = Child(process.launch())
 
 
 async def _why_unhealthy(address: str) -> str | None:

@@ -1,16 +1,18 @@
-"""The long commands: `up`, `demo` and `drive`, as coroutines."""
+"""The long commands: `up`, `demo`, `drive` and several workers of a service, as coroutines."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import signal
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hexhail.cli.folders import socket_dir
 from hexhail.cli.outbox import end_of_log, logged_assignments
-from hexhail.cli.processes import Plan, service_processes
+from hexhail.cli.ports import shared_port
+from hexhail.cli.processes import Plan, kept_running, service_processes, workers
 from hexhail.cli.town import Town, town_of
 from hexhail.client import Addresses
 from hexhail.embedded import StoreError, check_postgres, check_valkey, embedded_stores
@@ -47,12 +49,18 @@ def sockets_in(folder: Path) -> Addresses:
     return Addresses(*(f"unix:{folder}/{name}.sock" for name in ("location", "matching", "pricing")))
 
 
-async def up(settings: Settings, city_ids: Sequence[str], clock_offset_ms: int, console: Console) -> None:
+async def up(
+    settings: Settings, city_ids: Sequence[str], clock_offset_ms: int, console: Console, location_workers: int = 1
+) -> None:
     """Everything, until told to stop. Raises StoreError, ServiceError."""
-    addresses = addresses_of(settings)
-    with _stop_event() as stop:
+    addresses, sockets = addresses_of(settings), None
+    with ExitStack() as held:
+        stop = held.enter_context(_stop_event())
+        if location_workers > 1:
+            addresses = replace(addresses, location=held.enter_context(shared_port("location", addresses.location)))
+            sockets = held.enter_context(socket_dir())
         async with embedded_stores(settings.data_dir, redis_url=settings.redis_url, postgres_dsn=settings.postgres_dsn) as stores:
-            plan = Plan(settings, city_ids, addresses, stores, settings.data_dir, clock_offset_ms)
+            plan = Plan(settings, city_ids, addresses, stores, settings.data_dir, clock_offset_ms, location_workers, sockets)
             async with service_processes(plan):
                 console.print(f"[bold green]Hexhail is up[/] for {', '.join(city_ids)}. Stop it with Ctrl-C.")
                 for name in ("location", "matching", "pricing"):
@@ -60,6 +68,19 @@ async def up(settings: Settings, city_ids: Sequence[str], clock_offset_ms: int, 
                 console.print(f"  logs and data in {settings.data_dir}", soft_wrap=True)
                 await until_stopped(stop, stores)
                 console.print("draining ...")
+
+
+async def serve_workers(service: str, settings: Settings, city_ids: Sequence[str], count: int, console: Console) -> None:
+    """So many processes of one service at one address, until told to stop. Raises ServiceError."""
+    key = f"{service}_address"
+    with _stop_event() as stop, shared_port(service, getattr(settings, key)) as address, socket_dir() as sockets:
+        processes = workers(service, settings.model_copy(update={key: address}), city_ids, count, sockets)
+        async with kept_running(processes):
+            console.print(
+                f"{service} is served at {address} by {count} workers, with logs in {settings.data_dir}", soft_wrap=True
+            )
+            await stop.wait()
+            console.print("draining ...")
 
 
 async def until_stopped(stop: asyncio.Event, stores: Stores) -> None:

@@ -121,6 +121,7 @@ def test_a_token_is_one_that_services_believe(tmp_path: Path) -> None:
         (("demo", "--at", "tomorrow"), "'tomorrow' is not a time such as 2013-01-01T00:20"),
         (("serve", "weather"), "there is no service 'weather': known are location, matching, pricing"),
         (("serve", "location"), "HEXHAIL_REDIS_URL is not set"),
+        (("serve", "matching", "--workers", "2"), "matching cannot be served by several workers: only location can"),
         (("token", "--role", "rider", "--subject", "no body"), "subject holds characters other than"),
     ],
 )
@@ -147,6 +148,13 @@ def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
     assert f"location cannot listen at {address}" in done.stderr
     assert "HEXHAIL_LOCATION_ADDRESS" in done.stderr
     assert not mentioning(tmp_path / "data")
+
+
+def test_workers_cannot_share_a_socket(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/location.sock"
+    done = typed(tmp_path, "serve", "location", "--workers", "2", HEXHAIL_LOCATION_ADDRESS=address)
+    assert done.returncode != 0
+    assert done.stderr.strip() == f"hexhail: workers cannot share {address}: give HEXHAIL_LOCATION_ADDRESS as host:port"
 
 
 def test_a_demo_ends_by_itself_with_a_summary_that_adds_up(tmp_path: Path) -> None:
