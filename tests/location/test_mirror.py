@@ -118,9 +118,8 @@ async def test_every_look_shows_what_is_true(world: World, events: list[tuple[ob
         if event == ("look",):
             snapshot = await mirror.refresh()
             assert seen_in(snapshot) == truth.fresh()
-            assert (snapshot.epoch, snapshot.complete) == (lambda now: (now.epoch, now.complete))(
-                await world.location.store.state_epoch()
-            )
+            epoch = await world.location.store.state_epoch()
+            assert (snapshot.epoch, snapshot.complete) == (epoch.epoch, epoch.complete)
             for number, name in zip(snapshot.numbers.tolist(), snapshot.driver_ids.tolist(), strict=True):
                 assert whose.setdefault(number, name) == name, "a number is given once"
 
