@@ -56,7 +56,7 @@ class IngestParams:
     buckets, workers, index_resolution : of the city and its service
     """
 
-    seconds: float = 3.0
+    seconds: float = 4.0
     repeats: int = 3
     streams: int = 200
     connections: int = 8

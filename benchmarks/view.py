@@ -54,20 +54,20 @@ class StepsView:
 
 def report_table(report: Report) -> RenderableType:
     """The end of a run, for people."""
-    table = Table(title=f"{report.benchmark}: medians of {report.parameters['repeats']} repeats", title_justify="left")
-    for name in ("", "figure", "least to most", "floor", "goal", ""):
-        table.add_column(name, justify="left" if name == "" else "right")
+    title = f"{report.benchmark}: medians of {report.parameters['repeats']}, least to most"
+    table = Table(title=title, title_justify="left", show_header=False, show_lines=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
     for figure in report.figures:
-        target, verdict = figure.target, figure.verdict
-        spread = f"{shown(min(figure.samples))} to {shown(max(figure.samples))}" if len(figure.samples) > 1 else ""
-        table.add_row(
-            target.what,
-            Text(f"{shown(figure.value)} {target.unit}".strip(), style="bold"),
-            spread,
-            _asked(target, target.floor),
-            _asked(target, target.goal),
-            Text(str(verdict), style=_STYLES[verdict]),
-        )
+        value = Text(f"{shown(figure.value)} {figure.target.unit}".strip(), style="bold")
+        if len(figure.samples) > 1:
+            value.append(f"\n{shown(min(figure.samples))} to {shown(max(figure.samples))}", style="not bold dim")
+        said = Text(figure.target.what)
+        if figure.verdict is not Verdict.NONE:
+            said.append(f"\n{figure.verdict}", style=_STYLES[figure.verdict])
+            said.append(f" ({_asked(figure.target)})", style="dim")
+        table.add_row(figure.target.key, value, said)
     return table
 
 
@@ -76,5 +76,7 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _asked(target: Target, mark: float | None) -> str:
-    return "" if mark is None else f"{'<=' if target.at_most else '>='} {shown(mark)}"
+def _asked(target: Target) -> str:
+    side = "at most" if target.at_most else "at least"
+    asked = {"floor": target.floor, "goal": target.goal}
+    return "; ".join(f"{name}: {side} {shown(mark)}" for name, mark in asked.items() if mark is not None)
