@@ -169,22 +169,23 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def _around(self, method: str, context: Context, counted: Counter[str]) -> AsyncIterator[None]:
         counted[method] += 1
         code = grpc.StatusCode.CANCELLED
+        refusal: DomainError | None = None
         try:
             yield
             code = grpc.StatusCode.OK
         except DomainError as error:
-            code = CODE_OF[error.reason]
-            await self._abort(context, method, error)
+            refusal = error
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception:
             incident_id = secrets.token_hex(8)
             log.exception("call failed", method=method, incident_id=incident_id)
-            code = CODE_OF[Reason.INTERNAL]
-            await self._abort(context, method, DomainError(Reason.INTERNAL, "a defect of ours", incident_id=incident_id))
+            refusal = DomainError(Reason.INTERNAL, "a defect of ours", incident_id=incident_id)
         finally:
             counted[method] -= 1
-            self._calls.ended[method, code.name] += 1
+            self._calls.ended[method, (CODE_OF[refusal.reason] if refusal else code).name] += 1
+        if refusal is not None:
+            await self._abort(context, method, refusal)
 
     @staticmethod
     async def _abort(context: Context, method: str, error: DomainError) -> None:

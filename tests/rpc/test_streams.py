@@ -53,7 +53,7 @@ async def ends_with_ok(stream: Any) -> bool:
 
 
 async def counted(calls: Calls, method: str, code: str) -> int:
-    """How many ended so, once none is open; the caller hears of the end a little before it is counted."""
+    """How many ended so, once none is open: one that was cancelled takes a moment to end."""
     async with asyncio.timeout(PATIENCE_S):
         while calls.counters.streams_open[PREFIX + method]:  # noqa: ASYNC110 - counters tell nobody
             await asyncio.sleep(0)
