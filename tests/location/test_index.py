@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hexhail.kernel.geo import Place
 from location.__main__ import assemble
 from location.counter import at_resolution
-from location.model import Availability, NearbyQuestion
+from location.model import POSITION, Availability, NearbyQuestion
 from tests.location.brute import Heard, Model
 from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, World, fix_row, packed, state
 
@@ -53,7 +53,7 @@ questions = st.builds(
 )
 
 on_one_store = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -81,6 +81,16 @@ async def live(world: World, model: Model, events: Sequence[tuple[object, ...]])
 def rows(answer: NearbyAnswer) -> list[tuple[int, str]]:
     ids = [driver_id.decode() for driver_id in answer.drivers.driver_ids]
     return list(zip(answer.distance_mm.tolist(), ids, strict=True))
+
+
+def live_in_model(model: Model, steps: Sequence[tuple[Any, ...]], now_ms: int) -> None:
+    for kind, driver_id, *what in steps:
+        if kind == "fix":
+            session, sequence, place = what
+            model.fix(driver_id, Heard(session, sequence, now_ms, Place(*place)))
+        else:
+            version, availability, mask, rating = what
+            model.tell(state(driver_id, availability, version=version, mask=mask, rating=rating))
 
 
 async def anew(world: World) -> None:
@@ -133,6 +143,42 @@ async def test_the_order_of_arrival_never_matters(world: World, events: list[tup
         await live(world, Model(), [distinct[int(row)] for row in order])
         indexes.append(await world.check_index())
     assert indexes[0] == indexes[1]
+
+
+@on_one_store
+@given(steps=st.lists(st.one_of(fixes, fixes, states), max_size=40), question=questions)
+async def test_workers_and_matching_at_once_leave_what_the_model_says(
+    world: World, steps: list[tuple[Any, ...]], question: NearbyQuestion
+) -> None:
+    """Three workers and matching write all they have at once: of each driver the newest fix and the newest state hold."""
+    await anew(world)
+    workers = [assemble(world.city, world.line, world.clock) for _ in range(3)]
+    model = Model()
+
+    async def carry_out(number: int, step: tuple[Any, ...]) -> None:
+        worker = workers[number % len(workers)]
+        if step[0] == "fix":
+            _, driver_id, session, sequence, place = step
+            await write(worker, driver_id, Heard(session, sequence, world.clock.now_ms(), Place(*place)))
+        else:
+            _, driver_id, version, availability, mask, rating = step
+            told = state(driver_id, availability, version=version, mask=mask, rating=rating)
+            await worker.store.write_states([told])
+
+    # of equal numbers the first to come counts, and nobody knows which that is
+    distinct = list({(step[0], step[1], *step[2 : 4 if step[0] == "fix" else 3]): step for step in steps}.values())
+    await asyncio.gather(*(carry_out(number, step) for number, step in enumerate(distinct)))
+    live_in_model(model, distinct, world.clock.now_ms())
+    await world.check_index()
+    known = await world.location.store.read_positions(IDS)
+    for driver_id, record in zip(IDS, known, strict=True):
+        heard = model.heard.get(driver_id)
+        assert (record is None) == (heard is None)
+        if record is not None and heard is not None:
+            (position,) = np.frombuffer(record, dtype=POSITION)
+            assert (position["session"], position["sequence"]) == (heard.session, heard.sequence)
+    expected = model.nearby(question, world.clock.now_ms())[: question.max_drivers]
+    assert rows(await workers[0].finder.find(question)) == expected
 
 
 async def test_moves_states_and_sweeps_by_several_workers_leave_the_index_whole(world: World) -> None:

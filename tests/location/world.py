@@ -91,6 +91,7 @@ class World:
     valkey: Any
     line: Valkey
     location: CityLocation
+    channel: Any
     stub: Any
 
     def auth(self, role: Role, subject: str) -> tuple[tuple[str, str], ...]:
@@ -180,7 +181,7 @@ async def world_on(
     serving = running(Cities([city]), clock=clock, token_key=KEY, listen="127.0.0.1:0", redis_url=redis_url)
     async with serving as server, grpc.aio.insecure_channel(server.address) as channel:
         line = open_valkey(redis_url, SCRIPTS)
-        yield World(city, clock, valkey, line, assemble(city, line, clock), rpc.LocationServiceStub(channel))
+        yield World(city, clock, valkey, line, assemble(city, line, clock), channel, rpc.LocationServiceStub(channel))
         await line.aclose()
 
 
