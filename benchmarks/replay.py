@@ -97,15 +97,16 @@ async def record(stage: Stage, city: City, places: Floats, count: int, radius_m:
 
 
 def time_questions(trial: Trial) -> Floats:
-    """How long does each question take on the wire, one after another, in each way? float64[3, n], seconds, rows as KINDS."""
+    """How long does each question take on the wire? float64[3, n], seconds, rows as KINDS.
+
+    All questions in one way, then in the next: mixed, a search of the whole radius would leave cold caches to whoever comes after.
+    """
     taken_s = np.zeros((len(KINDS), len(trial.recorded)))
     with Line(trial.redis_url) as line:
         ways = [_ways(line, trial, row) for row in range(len(trial.recorded))]
-        for way in ways[0]:
-            way()
-        for row, three in enumerate(ways):
-            for turn in range(len(KINDS)):
-                kind = (row + turn) % len(KINDS)
+        for kind in range(len(KINDS)):
+            ways[0][kind]()
+            for row, three in enumerate(ways):
                 began_s = time.perf_counter()
                 three[kind]()
                 taken_s[kind, row] = time.perf_counter() - began_s
