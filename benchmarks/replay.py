@@ -99,7 +99,7 @@ async def record(stage: Stage, city: City, places: Floats, count: int, radius_m:
 def time_questions(trial: Trial) -> Floats:
     """How long does each question take on the wire? float64[3, n], seconds, rows as KINDS.
 
-    All questions in one way, then in the next: mixed, a search of the whole radius would leave cold caches to whoever comes after.
+    All questions in one way, then in the next: mixed, a search of the whole radius would leave cold caches to the one after it.
     """
     taken_s = np.zeros((len(KINDS), len(trial.recorded)))
     with Line(trial.redis_url) as line:
