@@ -126,6 +126,7 @@ class Plan:
                 "matching_address": self.addresses.matching,
                 "pricing_address": self.addresses.pricing,
                 "clock_offset_ms": self.clock_offset_ms,
+                "worker_address": "",
             }
         )
         alone = [Process(service, service, settings, self.city_ids) for service in SERVICES]

@@ -323,6 +323,16 @@ async def test_a_port_that_strangers_share_is_refused_with_one_line(tmp_path: Pa
     assert line.startswith(f"hexhail: location cannot listen at {address}")
 
 
+async def test_an_address_for_metrics_that_is_taken_is_one_line(tmp_path: Path, valkey_url: str) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = begin(tmp_path, valkey_url, ("serve", "location", "--city", CITY), HEXHAIL_METRICS_ADDRESS=address)
+        assert await asyncio.to_thread(process.wait, READY_S) == 1
+    (line,) = (tmp_path / "out.log").read_text().splitlines()
+    assert line.startswith(f"hexhail: location: metrics cannot be served at {address}")
+    assert "HEXHAIL_METRICS_ADDRESS" in line
+
+
 async def test_workers_that_cannot_come_up_are_one_line_and_leave_nobody(tmp_path: Path) -> None:
     process = begin(tmp_path, f"unix://{tmp_path}/nobody.sock")
     assert await asyncio.to_thread(process.wait, READY_S) == 1
