@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import secrets
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -39,6 +38,18 @@ CHANGES_PER_READ: Final = 1_000
 """More than a script writes under one stamp, so that a reading always gets beyond the stamp where it begins."""
 
 
+class _Names(dict[str, bytes]):
+    """Drivers' ids as scripts are given them, each packed once. A plain look-up: it is done for every fix."""
+
+    MOST: Final = 1_000_000
+
+    def __missing__(self, driver_id: str) -> bytes:
+        if len(self) >= self.MOST:
+            self.clear()
+        name = self[driver_id] = msgpack_name(driver_id)
+        return name
+
+
 SCRIPTS: Final = tuple(script.text for script in scripts.ALL)
 
 
@@ -49,6 +60,7 @@ class RedisLocationStore:
         self._valkey = valkey
         self.buckets = buckets
         self._session_key = session_key(city_id)
+        self._names = _Names()
         self._bucket_keys = tuple(bucket_keys(city_id, bucket) for bucket in range(buckets))
 
     async def open_session(self, at_least: int) -> int:
@@ -71,7 +83,7 @@ class RedisLocationStore:
         ordered = taken(positions, order)
         elements = msgpack_positions(ordered)
         scores = msgpack_digits(geo_scores(from_e7(ordered["lat_e7"]), from_e7(ordered["lng_e7"])))
-        names = [_msgpack_name(driver_ids[row]) for row in order.tolist()]
+        names = [self._names[driver_ids[row]] for row in order.tolist()]
         calls, parts = [], []
         for bucket, first, end in _runs(buckets[order], ROWS_PER_SCRIPT):
             some = slice(first, end)
@@ -181,7 +193,7 @@ class RedisLocationStore:
     def _buckets_of(self, driver_ids: Sequence[str]) -> Ints:
         if self.buckets == 1:
             return np.zeros(len(driver_ids), dtype=np.int64)
-        return np.fromiter((_bucket_of(driver_id, self.buckets) for driver_id in driver_ids), np.int64, len(driver_ids))
+        return np.fromiter((bucket_of(driver_id, self.buckets) for driver_id in driver_ids), np.int64, len(driver_ids))
 
     def _by_bucket(self, driver_ids: Sequence[str], at_most: int) -> Iterator[tuple[BucketKeys, list[int]]]:
         rows: list[list[int]] = [[] for _ in self._bucket_keys]
@@ -201,10 +213,6 @@ class RedisLocationStore:
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
         """All replies, in one round trip."""
         return answered(await self._valkey.ask(calls)) if calls else []
-
-
-_msgpack_name = lru_cache(maxsize=1_000_000)(msgpack_name)
-_bucket_of = lru_cache(maxsize=1_000_000)(bucket_of)
 
 
 def _runs(buckets: Ints, at_most: int) -> Iterator[tuple[int, int, int]]:

@@ -198,18 +198,16 @@ class LocationServicer(rpc.LocationServiceServicer):
             raise DomainError(Reason.NOT_YOURS, "a driver may ask for its own position only")
         records = await location.store.read_positions(driver_ids)
         now_ms = self._clock.now_ms()
-        known = {
-            driver_id: np.frombuffer(record, dtype=POSITION)
-            for driver_id, record in zip(driver_ids, records, strict=True)
-            if record is not None
-        }
+        known = [driver_id for driver_id, record in zip(driver_ids, records, strict=True) if record is not None]
+        positions = np.frombuffer(b"".join(filter(None, records)), dtype=POSITION)
+        is_fresh = fresh(positions["received_at_ms"], now_ms, _limit_ms(location.city))
         heard = {
-            driver_id: record[0]
-            for driver_id, record in known.items()
-            if fresh(record["received_at_ms"], now_ms, _limit_ms(location.city))[0]
+            driver_id: position
+            for driver_id, position, heard_lately in zip(known, positions.tolist(), is_fresh.tolist(), strict=True)
+            if heard_lately
         }
         return pb.GetDriverPositionsResponse(
-            positions=[wire.position_of(driver_id, record, now_ms) for driver_id, record in heard.items()],
+            positions=[wire.position_of(driver_id, position, now_ms) for driver_id, position in heard.items()],
             unknown_driver_ids=[driver_id for driver_id in driver_ids if driver_id not in heard],
             as_of_ms=now_ms,
         )

@@ -286,20 +286,18 @@ def nearby_response(answer: NearbyAnswer, city: City, zones: Zones) -> pb.FindNe
 
 def positions_of(drivers: IndexedDrivers, as_of_ms: int) -> list[driver_position_pb2.DriverPosition]:
     """Positions as messages."""
-    return [
-        position_of(driver_id.decode(), record, as_of_ms)
-        for driver_id, record in zip(drivers.driver_ids, drivers.positions, strict=True)
-    ]
+    ids = (driver_id.decode() for driver_id in drivers.driver_ids)
+    return [position_of(driver_id, record, as_of_ms) for driver_id, record in zip(ids, drivers.positions.tolist(), strict=True)]
 
 
-def position_of(driver_id: str, record: np.void, as_of_ms: int) -> driver_position_pb2.DriverPosition:
-    """One POSITION record as a message."""
-    heading, speed, received_at_ms = int(record["heading_cdeg"]), int(record["speed_mmps"]), int(record["received_at_ms"])
+def position_of(driver_id: str, record: tuple[int, ...], as_of_ms: int) -> driver_position_pb2.DriverPosition:
+    """One POSITION record, as a tuple, as a message."""
+    _, _, _, received_at_ms, _, lat_e7, lng_e7, speed_mmps, _, heading_cdeg = record
     return driver_position_pb2.DriverPosition(
         driver_id=driver_id,
-        position=geo_pb2.LatLng(lat=int(record["lat_e7"]) / E7, lng=int(record["lng_e7"]) / E7),
-        heading_deg=None if heading == UNKNOWN_U2 else heading / 100,
-        speed_mps=None if speed == UNKNOWN_U4 else speed / 1000,
+        position=geo_pb2.LatLng(lat=lat_e7 / E7, lng=lng_e7 / E7),
+        heading_deg=None if heading_cdeg == UNKNOWN_U2 else heading_cdeg / 100,
+        speed_mps=None if speed_mmps == UNKNOWN_U4 else speed_mmps / 1000,
         received_at_ms=received_at_ms,
         age_ms=as_of_ms - received_at_ms,
     )
