@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Caller = tuple[Role, str]
 PATIENCE_S = 10.0
+GRPC_FORGOT = "Internal error from Core"
+"""What grpc says instead of the status that came while a message was on its way (its issue 36066)."""
 TABLES = ("rides", "offers", "assignments", "drivers", "requests", "outbox")
 
 
@@ -125,6 +127,8 @@ class Raw:
             async for first in call:
                 return first  # type: ignore[no-any-return]
         except grpc.aio.AioRpcError as error:
+            if method.client_streaming and error.details() == GRPC_FORGOT:
+                return await self.call(wire, method, request, authorization, timeout_s)
             if DETAILS_KEY not in dict(error.trailing_metadata() or ()):
                 raise
             return refusal_of(error)
