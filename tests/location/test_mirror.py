@@ -222,6 +222,20 @@ async def test_a_bucket_lost_amid_a_reading_is_read_anew(world: World, when: int
         assert snapshot.complete
 
 
+async def test_after_a_loss_even_a_clock_that_is_behind_hides_nobody(world: World) -> None:
+    """Stamps are the node's time: those of the node that takes over may be lower than all that was read."""
+    for bucket in range(world.city.buckets):
+        await world.valkey.set(
+            bucket_keys(world.city.city_id, bucket).scripted[4], str(4 * 10**15)
+        )  # microseconds: the year 2096
+    await put(world.location.store, dict.fromkeys(IDS, CENTRE))
+    assert set(seen_in(await world.location.mirror.refresh())) == set(IDS)
+    for bucket in range(world.city.buckets):
+        await lose(world, bucket)
+    await put(world.location.store, {"d1": CENTRE}, sequence=2)
+    assert set(seen_in(await world.location.mirror.refresh())) == {"d1"}
+
+
 async def test_an_asker_who_leaves_does_not_take_the_others_along(world: World) -> None:
     store, reached, go_on = FaultyStore(world.location.store), asyncio.Event(), asyncio.Event()
     mirror = Mirror(store, LIMIT_MS, world.clock, world.location.metrics)
