@@ -20,6 +20,7 @@ import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError
+from hexhail.rpc.background import computed
 from location.freshness import Box, believe, is_newer, reporting_intervals_ms
 from location.inbox import Inbox
 from location.model import (
@@ -239,7 +240,8 @@ class Ingester:
         roster = self._roster
         distinct, driver_of_fix = np.unique(flush.driver_rows, return_inverse=True)
         await self._read_up(distinct, driver_of_fix, flush.fixes)
-        belief = believe(driver_of_fix, flush.fixes, taken(roster.tracks, distinct), self._box, self._params.belief)
+        tracks = taken(roster.tracks, distinct)
+        belief = await computed(len(tracks), believe, driver_of_fix, flush.fixes, tracks, self._box, self._params.belief)
         blocks(roster.tracks)[distinct] = blocks(belief.tracks)
         flush.outcomes = belief.outcomes
         flush.received_at_ms = belief.received_at_ms
@@ -284,7 +286,8 @@ class Ingester:
         kept, roster = flush.kept, self._roster
         if not len(kept):
             return
-        positions = pack_positions(taken(flush.fixes, kept), flush.received_at_ms[kept], self._index_resolution)
+        fixes, received_at_ms = taken(flush.fixes, kept), flush.received_at_ms[kept]
+        positions = await computed(len(kept), pack_positions, fixes, received_at_ms, self._index_resolution)
         availability = await self._until_answered(lambda: self._store.write_fixes(flush.driver_ids, positions))
         self._metrics.flushes += 1
         flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)

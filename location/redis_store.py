@@ -11,6 +11,7 @@ import numpy as np
 
 from hexhail.kernel.ids import bucket_of
 from hexhail.kernel.units import from_e7
+from hexhail.rpc.background import computed
 from hexhail.stores.valkey import answered
 from location import redis_scripts as scripts
 from location.keys import bucket_keys, cell_name, session_key
@@ -78,23 +79,28 @@ class RedisLocationStore:
         availability, 0 where matching has said nothing. Repeating a write is harmless."""
         if not driver_ids:
             return np.zeros(0, dtype=np.int64)
+        calls, rows_of_call = await computed(len(driver_ids), self._fix_calls, driver_ids, positions)
+        answers = np.empty(len(driver_ids), dtype=np.int64)
+        for rows, reply in zip(rows_of_call, await self._ask(calls), strict=True):
+            answers[rows] = np.frombuffer(reply, dtype=np.uint8) - np.int64(ord("1"))
+        return answers
+
+    def _fix_calls(self, driver_ids: Sequence[str], positions: Records) -> tuple[list[Call], list[Ints]]:
+        """The calls that write these fixes, and which rows are in each."""
         buckets = self._buckets_of(driver_ids)
         order = np.lexsort((positions["cell"], buckets))
         ordered = taken(positions, order)
         elements = msgpack_positions(ordered)
         scores = msgpack_digits(geo_scores(from_e7(ordered["lat_e7"]), from_e7(ordered["lng_e7"])))
         names = [self._names[driver_ids[row]] for row in order.tolist()]
-        calls, parts = [], []
+        calls, rows_of_call = [], []
         for bucket, first, end in _runs(buckets[order], ROWS_PER_SCRIPT):
             some = slice(first, end)
             arrays = (b"".join(names[some]), elements[some].tobytes(), scores[some].tobytes())
             packed_arrays = (msgpack_array(end - first, each) for each in arrays)
             calls.append(self._bucket_call(scripts.WRITE_FIXES, self._bucket_keys[bucket], *packed_arrays))
-            parts.append(order[some])
-        answers = np.empty(len(driver_ids), dtype=np.int64)
-        for rows, reply in zip(parts, await self._ask(calls), strict=True):
-            answers[rows] = np.frombuffer(reply, dtype=np.uint8) - np.int64(ord("1"))
-        return answers
+            rows_of_call.append(order[some])
+        return calls, rows_of_call
 
     async def write_states(self, states: Sequence[DriverState]) -> int:
         """Takes in what matching says; how many were newer than what was known?"""
