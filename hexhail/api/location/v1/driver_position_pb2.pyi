@@ -191,7 +191,9 @@ class DriverColumns(_message.Message):
         """Hundredths of a degree; 65,535 where unknown."""
 
     @_builtins.property
-    def speed_mmps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def speed_mmps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Millimetres per second; 4,294,967,295 where unknown."""
+
     @_builtins.property
     def received_at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property

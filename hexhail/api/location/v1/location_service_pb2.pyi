@@ -389,6 +389,7 @@ class FindNearbyDriversBatchRequest(_message.Message):
     MAX_AGE_MS_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     max_drivers: _builtins.int
+    """How many for each position, as in FindNearbyDrivers; times the positions at most 250,000."""
     radius_m: _builtins.float
     min_rating_milli: _builtins.int
     max_age_ms: _builtins.int
@@ -529,7 +530,7 @@ class WatchDriversRequest(_message.Message):
     PERIOD_MS_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     period_ms: _builtins.int
-    """At most one message in this time; 0 means 1,000."""
+    """At most about one message in this time, 100 to 60,000; 0 means 1,000."""
     @_builtins.property
     def driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 10,000."""
@@ -560,14 +561,19 @@ class WatchDriversResponse(_message.Message):
     GONE_DRIVER_IDS_FIELD_NUMBER: _builtins.int
     AS_OF_MS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
+    """Changes where the store was lost; a snapshot follows."""
     sequence: _builtins.int
+    """1, 2, 3 ... in each stream."""
     snapshot: _builtins.bool
     """The columns are everything; else what changed."""
     as_of_ms: _builtins.int
+    """When location read its store."""
     @_builtins.property
     def drivers(self) -> _driver_position_pb2.DriverColumns: ...
     @_builtins.property
-    def gone_driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def gone_driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Not to be seen any more: silent, erased, or out of the area."""
+
     def __init__(
         self,
         *,
@@ -595,7 +601,7 @@ class WatchAreaRequest(_message.Message):
     PERIOD_MS_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     period_ms: _builtins.int
-    """At most one message in this time; 0 means 1,000."""
+    """At most about one message in this time, 100 to 60,000; 0 means 1,000."""
     @_builtins.property
     def box(self) -> _geo_pb2.LatLngBox: ...
     def __init__(

@@ -155,14 +155,17 @@ class LocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchDrivers(self, request, context):
-        """The positions of these drivers as they change: a snapshot, then changes (roles service, operator).
+        """The positions of these drivers as they change: a snapshot, then changes (roles service, operator). Drivers are shown in
+        whatever state they are, as long as they are heard of within the freshness limit. A slow reader is sent the newest state, and
+        not all that happened meanwhile. Where nothing changes, a message without drivers says so about every 5 s; where none comes,
+        location cannot read its store: who falls silent is gone even then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchArea(self, request, context):
-        """All drivers of an area as they change: a snapshot, then changes (roles service, operator).
+        """All drivers of an area as they change, in the same way (roles service, operator).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

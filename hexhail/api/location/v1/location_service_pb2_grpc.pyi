@@ -52,9 +52,13 @@ class LocationServiceStub:
     GetDriverPositions: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.GetDriverPositionsRequest, _location_service_pb2.GetDriverPositionsResponse]
     """Where these drivers are, in whatever state they are (roles service, operator; a driver may ask for itself, else NOT_YOURS)."""
     WatchDrivers: _grpc.UnaryStreamMultiCallable[_location_service_pb2.WatchDriversRequest, _location_service_pb2.WatchDriversResponse]
-    """The positions of these drivers as they change: a snapshot, then changes (roles service, operator)."""
+    """The positions of these drivers as they change: a snapshot, then changes (roles service, operator). Drivers are shown in
+    whatever state they are, as long as they are heard of within the freshness limit. A slow reader is sent the newest state, and
+    not all that happened meanwhile. Where nothing changes, a message without drivers says so about every 5 s; where none comes,
+    location cannot read its store: who falls silent is gone even then.
+    """
     WatchArea: _grpc.UnaryStreamMultiCallable[_location_service_pb2.WatchAreaRequest, _location_service_pb2.WatchAreaResponse]
-    """All drivers of an area as they change: a snapshot, then changes (roles service, operator)."""
+    """All drivers of an area as they change, in the same way (roles service, operator)."""
     CountSupply: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.CountSupplyRequest, _location_service_pb2.CountSupplyResponse]
     """How many fresh available drivers each cell holds (roles service, operator)."""
     ResolveZones: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ResolveZonesRequest, _location_service_pb2.ResolveZonesResponse]
@@ -94,9 +98,13 @@ class LocationServiceAsyncStub(LocationServiceStub):
     GetDriverPositions: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetDriverPositionsRequest, _location_service_pb2.GetDriverPositionsResponse]  # type: ignore[assignment]
     """Where these drivers are, in whatever state they are (roles service, operator; a driver may ask for itself, else NOT_YOURS)."""
     WatchDrivers: _aio.UnaryStreamMultiCallable[_location_service_pb2.WatchDriversRequest, _location_service_pb2.WatchDriversResponse]  # type: ignore[assignment]
-    """The positions of these drivers as they change: a snapshot, then changes (roles service, operator)."""
+    """The positions of these drivers as they change: a snapshot, then changes (roles service, operator). Drivers are shown in
+    whatever state they are, as long as they are heard of within the freshness limit. A slow reader is sent the newest state, and
+    not all that happened meanwhile. Where nothing changes, a message without drivers says so about every 5 s; where none comes,
+    location cannot read its store: who falls silent is gone even then.
+    """
     WatchArea: _aio.UnaryStreamMultiCallable[_location_service_pb2.WatchAreaRequest, _location_service_pb2.WatchAreaResponse]  # type: ignore[assignment]
-    """All drivers of an area as they change: a snapshot, then changes (roles service, operator)."""
+    """All drivers of an area as they change, in the same way (roles service, operator)."""
     CountSupply: _aio.UnaryUnaryMultiCallable[_location_service_pb2.CountSupplyRequest, _location_service_pb2.CountSupplyResponse]  # type: ignore[assignment]
     """How many fresh available drivers each cell holds (roles service, operator)."""
     ResolveZones: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ResolveZonesRequest, _location_service_pb2.ResolveZonesResponse]  # type: ignore[assignment]
@@ -175,7 +183,11 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.WatchDriversRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_location_service_pb2.WatchDriversResponse], _abc.AsyncIterator[_location_service_pb2.WatchDriversResponse]]:
-        """The positions of these drivers as they change: a snapshot, then changes (roles service, operator)."""
+        """The positions of these drivers as they change: a snapshot, then changes (roles service, operator). Drivers are shown in
+        whatever state they are, as long as they are heard of within the freshness limit. A slow reader is sent the newest state, and
+        not all that happened meanwhile. Where nothing changes, a message without drivers says so about every 5 s; where none comes,
+        location cannot read its store: who falls silent is gone even then.
+        """
 
     @_abc_1.abstractmethod
     def WatchArea(
@@ -183,7 +195,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.WatchAreaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_location_service_pb2.WatchAreaResponse], _abc.AsyncIterator[_location_service_pb2.WatchAreaResponse]]:
-        """All drivers of an area as they change: a snapshot, then changes (roles service, operator)."""
+        """All drivers of an area as they change, in the same way (roles service, operator)."""
 
     @_abc_1.abstractmethod
     def CountSupply(
