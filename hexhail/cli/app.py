@@ -21,7 +21,7 @@ from hexhail.cli.bench import bench_commands
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.processes import SERVICES
-from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, offset_to, report, serve_workers, up
+from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, erase_driver, offset_to, report, serve_workers, up
 from hexhail.cli.serving import RUNNERS
 from hexhail.cli.town import Wish, default_city
 from hexhail.client import Addresses, RpcError
@@ -178,6 +178,24 @@ def token_command(
         print(mint_token(load_or_make_key(settings.data_dir, TOKEN_KEY), role, subject, hours * 3600))
     except (DomainError, ValueError, OSError) as error:
         _fail(str(error))
+
+
+@app.command("erase")
+def erase_command(
+    driver: Annotated[str, typer.Argument(help="Whose positions and state are to be forgotten.")],
+    city: _CityOption = None,
+    location: Annotated[str | None, typer.Option(help="Address of the location service.")] = None,
+    data_dir: _DataDir = None,
+) -> None:
+    """Has location forget all that it keeps of a driver. A driver that goes on reporting is known again with its next fix.
+
+    What rides keep of their drivers is matching's, and stays.
+    """
+    settings = _settings(data_dir)
+    known = addresses_of(settings)
+    addresses = Addresses(location or known.location, known.matching, known.pricing)
+    erased = _run(erase_driver(settings, addresses, city or default_city(settings), driver))
+    print(f"{driver}: forgotten" if erased else f"{driver}: nothing was known")
 
 
 @app.command("version")

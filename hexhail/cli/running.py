@@ -14,7 +14,7 @@ from hexhail.cli.outbox import end_of_log, logged_assignments
 from hexhail.cli.ports import shared_port
 from hexhail.cli.processes import Plan, kept_running, service_processes, workers
 from hexhail.cli.town import Town, town_of
-from hexhail.client import Addresses
+from hexhail.client import Addresses, Channels, OperatorApp
 from hexhail.embedded import StoreError, check_postgres, check_valkey, embedded_stores
 from hexhail.kernel.clock import SystemClock
 from hexhail.rpc.keys import load_or_make_key
@@ -135,6 +135,13 @@ async def drive(settings: Settings, addresses: Addresses, wish: Wish, clock_offs
         town = await asyncio.to_thread(town_of, wish, settings)
         token_key = load_or_make_key(settings.data_dir, TOKEN_KEY)
         return await _live(town, wish, addresses, token_key, clock_offset_ms or 0, stop, console)
+
+
+async def erase_driver(settings: Settings, addresses: Addresses, city_id: str, driver_id: str) -> bool:
+    """Has a running location forget a driver; was anything known? Raises DomainError, RpcError."""
+    token = mint_token(load_or_make_key(settings.data_dir, TOKEN_KEY), Role.OPERATOR, "hexhail")
+    async with Channels(addresses) as channels:
+        return await OperatorApp(channels, city_id, "hexhail", token).erase_driver(driver_id)
 
 
 async def _live(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hexhail.api.location.v1 import location_service_pb2 as location_pb
 from hexhail.api.matching.v1 import matching_service_pb2 as matching_pb
 from hexhail.client import wire
 from hexhail.client.calling import Calling, mint_request_id
@@ -23,6 +24,7 @@ class OperatorApp(SurgeReading):
         self.city_id = city_id
         self._channels = channels
         self._calling = Calling(token)
+        self._location = channels.location(operator_id)
         self._matching = channels.matching(operator_id)
         self._pricing = channels.pricing(operator_id)
 
@@ -42,6 +44,11 @@ class OperatorApp(SurgeReading):
         """One driver."""
         request = matching_pb.GetDriverRequest(city_id=self.city_id, driver_id=driver_id)
         return wire.driver_view((await self._calling.ask(self._matching.GetDriver, request)).driver)
+
+    async def erase_driver(self, driver_id: str) -> bool:
+        """Has location forget all that it keeps of a driver; was anything known?"""
+        request = location_pb.EraseDriverRequest(city_id=self.city_id, driver_id=driver_id)
+        return (await self._calling.ask(self._location.EraseDriver, request)).erased
 
     async def get_ride(self, ride_id: str) -> RideView:
         """One ride."""

@@ -96,7 +96,7 @@ def test_version(tmp_path: Path) -> None:
     assert f"hexhail {__version__}" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["up", "demo", "drive", "serve", "token", "version"])
+@pytest.mark.parametrize("command", ["up", "demo", "drive", "serve", "bench", "token", "erase", "version"])
 def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
     done = typed(tmp_path, command, "--help", COLUMNS="120")
     assert done.returncode == 0
@@ -122,6 +122,7 @@ def test_a_token_is_one_that_services_believe(tmp_path: Path) -> None:
         (("serve", "weather"), "there is no service 'weather': known are location, matching, pricing"),
         (("serve", "location"), "HEXHAIL_REDIS_URL is not set"),
         (("serve", "matching", "--workers", "2"), "matching cannot be served by several workers: only location can"),
+        (("erase", "d1", "--location", "unix:/nowhere/location.sock"), "failed to connect"),
         (("token", "--role", "rider", "--subject", "no body"), "subject holds characters other than"),
     ],
 )

@@ -40,6 +40,23 @@ async def test_a_driver_silent_for_thirty_seconds_is_not_there(stores: Stores, p
         assert await nearby(world) == ("d1",)
 
 
+async def test_an_erased_driver_is_forgotten_until_it_reports_and_is_told_again(
+    stores: Stores, postgres_dsn: str, valkey: object
+) -> None:
+    async with world_of(stores, gridport()) as world, phones(world, [NEAR]) as (phone,):
+        assert await nearby(world) == ("d1",)
+        assert await world.operator().erase_driver("d1")
+        assert await nearby(world) == ()
+        assert not await world.operator().erase_driver("d1")
+        await until(lambda: _found(world, phone), "told again with the next reconcile")
+
+
+async def _found(world: World, phone: Phone) -> bool:
+    world.clock.advance(4_000)
+    await phone.report()
+    return await nearby(world) == ("d1",)
+
+
 @pytest.mark.parametrize("clock_error_ms", [-40_000, 40_000])
 async def test_a_phone_whose_clock_is_wrong_is_there_all_the_same(
     stores: Stores, postgres_dsn: str, valkey: object, clock_error_ms: int
