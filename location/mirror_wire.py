@@ -1,4 +1,4 @@
-"""Protobuf to model and back for what is answered from the mirror: watching, and searches in bulk. Drivers go out as columns."""
+"""Protobuf to model and back for what is answered from the mirror: supply, watching, searches in bulk. Columns go out packed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hexhail.api.location.v1 import driver_position_pb2
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.kernel.errors import invalid
 from hexhail.kernel.ids import check_name
 from location.batch import BatchQuestion
+from location.counter import at_resolution
 from location.freshness import Box
+from location.packed_wire import DOUBLE, FIXED32, FIXED64, SFIXED32, SFIXED64, SMALL_ENUM, packed
 from location.watching import InBox, Named
 from location.wire import check_at_most, check_place, nearby_terms
 
 if TYPE_CHECKING:
+    from hexhail.api.location.v1 import driver_position_pb2
     from hexhail.cities import City
+    from hexhail.kernel.units import Cells
     from location.batch import BatchAnswer
+    from location.counter import Supply
     from location.known import DriverIds
     from location.model import Records
     from location.params import LocationParams
@@ -29,6 +33,16 @@ MAX_CANDIDATES: Final = 250_000
 MAX_WATCHED: Final = 10_000
 DEFAULT_PERIOD_MS: Final = 1_000
 PERIODS_MS: Final = (100, 60_000)
+
+
+def supply_response(supply: Supply, cells: Cells, resolution: int) -> pb.CountSupplyResponse:
+    """The supply of these cells, uint64[n], of this resolution, as a message; where none are named, of all that hold a driver."""
+    coarse = at_resolution(supply, resolution)
+    answered = cells if len(cells) else coarse.cells
+    response = pb.CountSupplyResponse.FromString(packed(pb.CountSupplyResponse.CELLS_FIELD_NUMBER, answered, FIXED64))
+    response.available.extend(coarse.of_cells(answered).tolist())
+    response.resolution, response.as_of_ms, response.complete = resolution, supply.as_of_ms, supply.complete
+    return response
 
 
 def batch_question(request: pb.FindNearbyDriversBatchRequest, city: City, params: LocationParams) -> BatchQuestion:
@@ -47,15 +61,17 @@ def batch_question(request: pb.FindNearbyDriversBatchRequest, city: City, params
 
 def batch_response(answer: BatchAnswer) -> pb.FindNearbyDriversBatchResponse:
     """The answer as a message."""
-    return pb.FindNearbyDriversBatchResponse(
-        drivers=driver_columns(answer.driver_ids, answer.records),
-        candidate_start=answer.start.tolist(),
-        candidate_driver_index=answer.driver_index.tolist(),
-        candidate_distance_mm=answer.distance_mm.tolist(),
-        complete=answer.complete,
-        searched_radius_m=answer.searched_radius_m.tolist(),
-        as_of_ms=answer.as_of_ms,
+    of = pb.FindNearbyDriversBatchResponse
+    columns = (
+        packed(of.CANDIDATE_START_FIELD_NUMBER, answer.start, FIXED32),
+        packed(of.CANDIDATE_DRIVER_INDEX_FIELD_NUMBER, answer.driver_index, FIXED32),
+        packed(of.CANDIDATE_DISTANCE_MM_FIELD_NUMBER, answer.distance_mm, FIXED32),
+        packed(of.SEARCHED_RADIUS_M_FIELD_NUMBER, answer.searched_radius_m, DOUBLE),
     )
+    response = of.FromString(b"".join(columns))
+    fill_columns(response.drivers, answer.driver_ids, answer.records)
+    response.complete, response.as_of_ms = answer.complete, answer.as_of_ms
+    return response
 
 
 def watched_box(request: pb.WatchAreaRequest) -> InBox:
@@ -89,39 +105,37 @@ def period_ms(request: pb.WatchAreaRequest | pb.WatchDriversRequest) -> int:
 
 def area_message(sighting: Sighting) -> pb.WatchAreaResponse:
     """What a watcher of an area is sent."""
-    return pb.WatchAreaResponse(
-        epoch=sighting.epoch,
-        sequence=sighting.sequence,
-        snapshot=sighting.snapshot,
-        drivers=driver_columns(sighting.driver_ids, sighting.records),
-        gone_driver_ids=[name.decode() for name in sighting.gone],
-        as_of_ms=sighting.as_of_ms,
-    )
+    message = pb.WatchAreaResponse()
+    _fill(message, sighting)
+    return message
 
 
 def drivers_message(sighting: Sighting) -> pb.WatchDriversResponse:
     """What a watcher of drivers is sent."""
-    return pb.WatchDriversResponse(
-        epoch=sighting.epoch,
-        sequence=sighting.sequence,
-        snapshot=sighting.snapshot,
-        drivers=driver_columns(sighting.driver_ids, sighting.records),
-        gone_driver_ids=[name.decode() for name in sighting.gone],
-        as_of_ms=sighting.as_of_ms,
-    )
+    message = pb.WatchDriversResponse()
+    _fill(message, sighting)
+    return message
 
 
-def driver_columns(driver_ids: DriverIds, records: Records) -> driver_position_pb2.DriverColumns:
-    """Drivers as columns: object[n], RECORD[n]."""
+def _fill(message: pb.WatchAreaResponse | pb.WatchDriversResponse, sighting: Sighting) -> None:
+    message.epoch, message.sequence, message.snapshot = sighting.epoch, sighting.sequence, sighting.snapshot
+    fill_columns(message.drivers, sighting.driver_ids, sighting.records)
+    message.gone_driver_ids.extend([name.decode() for name in sighting.gone])
+    message.as_of_ms = sighting.as_of_ms
+
+
+def fill_columns(columns: driver_position_pb2.DriverColumns, driver_ids: DriverIds, records: Records) -> None:
+    """Puts drivers into columns: object[n], RECORD[n]."""
     positions, states = records["position"], records["state"]
-    return driver_position_pb2.DriverColumns(
-        driver_id=[name.decode() for name in driver_ids.tolist()],
-        lat_e7=positions["lat_e7"].tolist(),
-        lng_e7=positions["lng_e7"].tolist(),
-        heading_cdeg=positions["heading_cdeg"].tolist(),
-        speed_mmps=positions["speed_mmps"].tolist(),
-        received_at_ms=positions["received_at_ms"].tolist(),
-        availability=states["availability"].tolist(),
-        rating_milli=states["rating_milli"].tolist(),
-        capability_mask=states["capability_mask"].tolist(),
+    numbers = (
+        packed(columns.LAT_E7_FIELD_NUMBER, positions["lat_e7"], SFIXED32),
+        packed(columns.LNG_E7_FIELD_NUMBER, positions["lng_e7"], SFIXED32),
+        packed(columns.HEADING_CDEG_FIELD_NUMBER, positions["heading_cdeg"], FIXED32),
+        packed(columns.SPEED_MMPS_FIELD_NUMBER, positions["speed_mmps"], FIXED32),
+        packed(columns.RECEIVED_AT_MS_FIELD_NUMBER, positions["received_at_ms"], SFIXED64),
+        packed(columns.AVAILABILITY_FIELD_NUMBER, states["availability"], SMALL_ENUM),
+        packed(columns.RATING_MILLI_FIELD_NUMBER, states["rating_milli"], FIXED32),
+        packed(columns.CAPABILITY_MASK_FIELD_NUMBER, states["capability_mask"], FIXED32),
     )
+    columns.MergeFromString(b"".join(numbers))
+    columns.driver_id.extend([name.decode() for name in driver_ids.tolist()])

@@ -20,7 +20,6 @@ from hexhail.rpc.interceptor import principal
 from hexhail.rpc.tokens import EVERYONE, Role
 from location import mirror_wire, wire
 from location.columns_wire import FleetColumns, read_fleet_message
-from location.counter import at_resolution
 from location.freshness import fresh
 from location.model import POSITION, DropReason, Ingested
 from location.roster import Reporters
@@ -216,15 +215,7 @@ class LocationServicer(rpc.LocationServiceServicer):
         """How many fresh available drivers each cell holds."""
         location = self._location(request.city_id)
         cells = wire.asked_cells(request, location.city)
-        supply = at_resolution(await location.counter.supply(), request.resolution)
-        answered = cells if len(cells) else supply.cells
-        return pb.CountSupplyResponse(
-            resolution=request.resolution,
-            cells=answered.tolist(),
-            available=supply.of_cells(answered).tolist(),
-            as_of_ms=supply.as_of_ms,
-            complete=supply.complete,
-        )
+        return mirror_wire.supply_response(await location.counter.supply(), cells, request.resolution)
 
     async def FindNearbyDriversBatch(
         self, request: pb.FindNearbyDriversBatchRequest, context: Context
