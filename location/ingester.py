@@ -233,6 +233,7 @@ class Ingester:
             await self._judge(flush)
         except BaseException:
             flush.fail()
+            self._waiting -= len(fixes)
             raise
         return flush
 

@@ -35,6 +35,9 @@ _NOWHERE: Final = bytes(POSITION.itemsize)
 ROWS_PER_SCRIPT: Final = 256
 """Drivers written by one script: it takes about 1 ms, in which nobody else is served."""
 
+ROWS_PER_READ: Final = 1_000
+"""Drivers whose records one command reads."""
+
 CHANGES_PER_READ: Final = 1_000
 """More than a script writes under one stamp, so that a reading always gets beyond the stamp where it begins."""
 
@@ -167,7 +170,7 @@ class RedisLocationStore:
     async def read_positions(self, driver_ids: Sequence[str]) -> list[bytes | None]:
         """The POSITION record of each driver, fresh or not; None where none is known."""
         found: list[bytes | None] = [None] * len(driver_ids)
-        groups = list(self._by_bucket(driver_ids, len(driver_ids)))
+        groups = list(self._by_bucket(driver_ids, ROWS_PER_READ))
         replies = await self._ask([("HMGET", bucket.records, *(driver_ids[row] for row in rows)) for bucket, rows in groups])
         for (_, rows), records in zip(groups, replies, strict=True):
             for row, record in zip(rows, records, strict=True):
