@@ -319,6 +319,17 @@ async def test_an_erased_driver_is_nowhere_any_more(world: World) -> None:
     assert await world.names_nearby() == ["d2"], "who goes on reporting is known again, but not as available"
 
 
+async def test_of_an_erased_driver_not_even_the_id_stays(world: World) -> None:
+    await put(world.location.store, {"d1": CENTRE})
+    await world.location.store.erase(["d1"])
+    keys = bucket_keys(world.city.city_id, bucket_of("d1", world.city.buckets))
+    changes = keys.scripted[1]
+    await world.location.sweeper.sweep()
+    assert await world.valkey.zrange(changes, 0, -1) == [b"d1"], "whoever reads the changes must hear of it"
+    await world.location.store.sweep(0, 0, 0, 100)  # as if the time for that were over
+    assert await world.valkey.zrange(changes, 0, -1) == []
+
+
 @pytest.mark.parametrize("driver_id", ["", "no good", "d" * 65])
 async def test_who_is_erased_must_be_named_well(single_world: World, driver_id: str) -> None:
     request = pb.EraseDriverRequest(city_id=CITY, driver_id=driver_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -435,6 +435,21 @@ async def test_a_client_that_does_not_read_is_not_written_to_for_ever(single_wor
         assert len(messages) <= 4
         assert set(messages[-1].drivers.received_at_ms) == set(last.drivers.received_at_ms)
         assert len(messages[-1].drivers.driver_id) == len(fleet)
+
+
+async def test_streams_end_well_when_the_server_does(single_world: World, valkey_url: str) -> None:
+    serving = running(
+        Cities([single_world.city]), clock=ManualClock(NOON_MS), token_key=KEY, listen="127.0.0.1:0", redis_url=valkey_url
+    )
+    async with AsyncExitStack() as server_runs:
+        server = await server_runs.enter_async_context(serving)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            call = rpc.LocationServiceStub(channel).WatchArea(area(), metadata=single_world.as_service)
+            first: Any = await call.read()
+            assert first.snapshot
+            await server_runs.aclose()
+            assert await call.read() is grpc.aio.EOF
+            assert await call.code() is grpc.StatusCode.OK
 
 
 WRONG: list[tuple[str, Any, str]] = [
