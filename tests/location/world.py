@@ -20,7 +20,7 @@ from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.geo import Place, distance_m
 from hexhail.kernel.ids import DriverId
 from hexhail.kernel.settings import Settings
-from hexhail.kernel.units import from_e7
+from hexhail.kernel.units import E7
 from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
 from hexhail.stores.valkey import open_valkey
@@ -166,7 +166,7 @@ class World:
                 assert cell_of.get(driver_id.decode()) == expected
                 if expected:
                     lng, lat = places[driver_id.decode()]
-                    there = Place(from_e7(record["position"]["lat_e7"]), from_e7(record["position"]["lng_e7"]))
+                    there = Place(record["position"]["lat_e7"] / E7, record["position"]["lng_e7"] / E7)
                     assert distance_m(Place(lat, lng), there) < 1, "the set knows another place than the record"
         return cell_of
 
