@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.025
 """Flushes begin no closer together than this: a few hundred fixes in one cost little more than one."""
 
 MAX_WAITING: Final = 200_000

@@ -8,6 +8,7 @@ to trust the guess of the first reach: a bad one costs a further round, never a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
@@ -34,7 +35,7 @@ MARGIN_M: Final = 0.5
 RING_STEPS: Final = (1, 4, 12, 30)
 """How many rings are looked at when: most searches end within the first, and looking at more takes longer."""
 
-_HEXAGON_IN_CIRCLE: Final = 3 * np.sqrt(3) / (2 * np.pi)
+_HEXAGON_IN_CIRCLE: Final[float] = 3 * math.sqrt(3) / (2 * math.pi)
 """How much of the circle around a hexagon it fills."""
 
 SPREAD: Final = 1.25
@@ -158,6 +159,8 @@ class Surroundings:
         self.cells: list[int] = occupancy.cells.tolist()
         self._counts = occupancy.counts
         self._shapes = shapes_of(self.cells)
+        self._count_of: list[int] = occupancy.counts.tolist()
+        self._radius_of: list[float] = self._shapes.circumradius_m.tolist()
         self._centres_m = np.array([geo.vector_m(geo.centre_of(cell)) for cell in self.cells]).reshape(-1, 3)
 
     def guess_reach_m(self, place: Place, wanted: int, beyond_m: float) -> float:
@@ -168,14 +171,15 @@ class Surroundings:
         """
         if not self.cells:
             return np.inf
-        centre_m = np.linalg.norm(self._centres_m - geo.vector_m(place), axis=1)
+        nearness = self._centres_m @ geo.vector_m(place)
+        centre_m = np.sqrt(np.maximum(0.0, 2 * (geo.EARTH_RADIUS_M**2 - nearness)))
         if beyond_m == 0 and len(self.cells) > 3:
-            nearest = np.argpartition(centre_m, 3)[:3]
-            count = int(self._counts[nearest].sum())
+            nearest = np.argpartition(centre_m, 3)[:3].tolist()
+            count = sum(self._count_of[row] for row in nearest)
             if count >= wanted:
-                radius_m = self._shapes.circumradius_m[nearest]
-                outside_m = max(0.0, float((centre_m[nearest] - radius_m).min()))
-                return outside_m + float(np.sqrt(wanted / count * _HEXAGON_IN_CIRCLE * (radius_m**2).sum()))
+                outside_m: float = max(0.0, min(float(centre_m[row]) - self._radius_of[row] for row in nearest))
+                area_m2 = sum(self._radius_of[row] ** 2 for row in nearest) * _HEXAGON_IN_CIRCLE
+                return outside_m + math.sqrt(wanted / count * area_m2)
         order = np.argsort(centre_m)
         counted = np.cumsum(np.where(centre_m[order] >= beyond_m, self._counts[order], 0))
         row = int(np.searchsorted(counted, wanted))

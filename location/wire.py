@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Cells, Floats, Ints
     from hexhail.rpc.tokens import Principal
     from location.columns_wire import FleetColumns
-    from location.model import IndexedDrivers, Ingested, NearbyAnswer, Records
+    from location.model import Ingested, NearbyAnswer, Records
     from location.params import LocationParams
     from location.zones import Resolved, Zones
 
@@ -261,46 +261,43 @@ def read_cursor(token: str) -> Cursor | None:
 
 def nearby_response(answer: NearbyAnswer, city: City, zones: Zones) -> pb.FindNearbyDriversResponse:
     """The answer as a message."""
-    rows = positions_of(answer.drivers, answer.as_of_ms)
-    ratings, masks = answer.drivers.states["rating_milli"].tolist(), answer.drivers.states["capability_mask"].tolist()
-    records = answer.drivers.positions
-    zone_ids = zones.zone_ids_of(from_e7(records["lat_e7"]), from_e7(records["lng_e7"]), records["cell"])
-    found = zip(rows, answer.distance_mm.tolist(), ratings, masks, zone_ids, strict=True)
-    return pb.FindNearbyDriversResponse(
-        drivers=[
-            driver_position_pb2.NearbyDriver(
-                position=position,
-                distance_m=mm / 1000,
-                rating_milli=rating,
-                capabilities=city.capability_names(mask),
-                zone_ids=inside,
-            )
-            for position, mm, rating, mask, inside in found
-        ],
+    response = pb.FindNearbyDriversResponse(
         complete=answer.complete,
         searched_radius_m=answer.searched_radius_m,
         next_page_token=write_cursor(answer.next),
         as_of_ms=answer.as_of_ms,
     )
-
-
-def positions_of(drivers: IndexedDrivers, as_of_ms: int) -> list[driver_position_pb2.DriverPosition]:
-    """Positions as messages."""
-    ids = (driver_id.decode() for driver_id in drivers.driver_ids)
-    return [position_of(driver_id, record, as_of_ms) for driver_id, record in zip(ids, drivers.positions.tolist(), strict=True)]
+    positions, states = answer.drivers.positions, answer.drivers.states
+    zone_ids = zones.zone_ids_of(from_e7(positions["lat_e7"]), from_e7(positions["lng_e7"]), positions["cell"])
+    columns = (answer.drivers.driver_ids, positions.tolist(), states.tolist(), answer.distance_mm.tolist(), zone_ids)
+    # filled in place: building each message apart and copying it in takes four times as long
+    for driver_id, position, (_, mask, rating_milli, _), distance_mm, inside in zip(*columns, strict=True):
+        found = response.drivers.add()
+        _fill_position(found.position, driver_id.decode(), position, answer.as_of_ms)
+        found.distance_m = distance_mm / 1000
+        found.rating_milli = rating_milli
+        found.capabilities.extend(city.capability_names(mask))
+        found.zone_ids.extend(inside)
+    return response
 
 
 def position_of(driver_id: str, record: tuple[int, ...], as_of_ms: int) -> driver_position_pb2.DriverPosition:
     """One POSITION record, as a tuple, as a message."""
+    message = driver_position_pb2.DriverPosition()
+    _fill_position(message, driver_id, record, as_of_ms)
+    return message
+
+
+def _fill_position(message: driver_position_pb2.DriverPosition, driver_id: str, record: tuple[int, ...], as_of_ms: int) -> None:
     _, _, _, received_at_ms, _, lat_e7, lng_e7, speed_mmps, _, heading_cdeg = record
-    return driver_position_pb2.DriverPosition(
-        driver_id=driver_id,
-        position=geo_pb2.LatLng(lat=lat_e7 / E7, lng=lng_e7 / E7),
-        heading_deg=None if heading_cdeg == UNKNOWN_U2 else heading_cdeg / 100,
-        speed_mps=None if speed_mmps == UNKNOWN_U4 else speed_mmps / 1000,
-        received_at_ms=received_at_ms,
-        age_ms=as_of_ms - received_at_ms,
-    )
+    message.driver_id = driver_id
+    message.position.lat, message.position.lng = lat_e7 / E7, lng_e7 / E7
+    if heading_cdeg != UNKNOWN_U2:
+        message.heading_deg = heading_cdeg / 100
+    if speed_mmps != UNKNOWN_U4:
+        message.speed_mps = speed_mmps / 1000
+    message.received_at_ms = received_at_ms
+    message.age_ms = as_of_ms - received_at_ms
 
 
 def asked_driver_ids(request: pb.GetDriverPositionsRequest) -> list[str]:
