@@ -38,6 +38,9 @@ RING_STEPS: Final = (1, 4, 12, 30)
 _HEXAGON_IN_CIRCLE: Final[float] = 3 * math.sqrt(3) / (2 * math.pi)
 """How much of the circle around a hexagon it fills."""
 
+MOST_CORNERS: Final = 10
+"""An H3 cell has five or six corners, and up to ten where it lies across an edge of the icosahedron."""
+
 SPREAD: Final = 1.25
 """How much farther than where the drivers seem to be one reads, so that a second reading is rare."""
 
@@ -133,23 +136,24 @@ class Neighbourhood:
         return self.offsets_m - self.normals @ geo.vector_m(place) - MARGIN_M
 
 
-@lru_cache(maxsize=2_048)
+@lru_cache(maxsize=8_192)
 def neighbourhood_of(cell: int, rings: int) -> Neighbourhood:
     """The cells within `rings` of a cell, and the ring behind them."""
     inner, outer = geo.disk(cell, rings), geo.ring(cell, rings + 1)
     cells = [cell, *(other for other in inner if other != cell), *outer]
-    middle = geo.vector_m(geo.centre_of(cell))
-    normals, offsets_m = np.zeros((len(cells), 3)), np.zeros(len(cells))
-    for row, other in enumerate(cells[1:], 1):
-        direction = geo.vector_m(geo.centre_of(other)) - middle
-        normals[row] = direction / np.linalg.norm(direction)
-        offsets_m[row] = (_corners_m(other) @ normals[row]).min()
+    solids = np.array([_solid(each) for each in cells])
+    normals = solids[:, 0] - solids[0, 0]
+    normals[1:] /= np.linalg.norm(normals[1:], axis=1, keepdims=True)
+    offsets_m = np.einsum("ncx,nx->nc", solids[:, 1:], normals).min(axis=1)
     return Neighbourhood(tuple(cells), len(inner), normals, offsets_m)
 
 
-@lru_cache(maxsize=16_384)
-def _corners_m(cell: int) -> npt.NDArray[np.float64]:
-    return np.array([geo.vector_m(corner) for corner in geo.boundary_of(cell)])
+@lru_cache(maxsize=65_536)
+def _solid(cell: int) -> npt.NDArray[np.float64]:
+    """A cell's centre and its corners, seen from the Earth's middle: float64[1 + MOST_CORNERS, 3], the last corner repeated."""
+    places = [geo.centre_of(cell), *geo.boundary_of(cell)]
+    places += places[-1:] * (1 + MOST_CORNERS - len(places))
+    return geo.vectors_m(np.array([place.lat for place in places]), np.array([place.lng for place in places]))
 
 
 class Surroundings:
@@ -161,7 +165,7 @@ class Surroundings:
         self._shapes = shapes_of(self.cells)
         self._count_of: list[int] = occupancy.counts.tolist()
         self._radius_of: list[float] = self._shapes.circumradius_m.tolist()
-        self._centres_m = np.array([geo.vector_m(geo.centre_of(cell)) for cell in self.cells]).reshape(-1, 3)
+        self._centres_m = geo.vectors_m(self._shapes.lat, self._shapes.lng)
 
     def guess_reach_m(self, place: Place, wanted: int, beyond_m: float) -> float:
         """Within what distance of the place do `wanted` drivers behind `beyond_m` seem to be? Infinite where there are fewer.
