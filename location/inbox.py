@@ -55,8 +55,8 @@ class Inbox:
         self._ack_due.set()
 
     def fail(self, failure: BaseException) -> None:
-        """What is on its way will not be dealt with."""
-        self._waiting = 0
+        """A fix that was on its way will not be dealt with: called once for each."""
+        self._waiting -= 1
         self.end(failure)
 
     def settle(self, sequence: int, outcome: int, report_interval_ms: int) -> None:

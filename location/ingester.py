@@ -13,8 +13,9 @@ receipt stays what it was.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import structlog
@@ -63,6 +64,9 @@ MAX_WAITING: Final = 200_000
 MAX_WRITES: Final = 2
 """So many flushes are written at once: the store works on one while the next is packed."""
 
+MOST_AT_ONCE: Final = 4_096
+"""So many fixes are written at once: about 20 ms of the store's time. What is written stays so when the next piece fails."""
+
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 FORGET_AFTER_MS: Final = 600_000
@@ -81,10 +85,15 @@ class _Batch:
     done: asyncio.Future[Outcomes]
 
 
-@dataclass(slots=True)
+def _nothing() -> Any:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(slots=True, eq=False)
 class _Flush:
     """What goes in together: first the fixes of single streams, row by row with `inboxes`, then those of the batches.
 
+    size : how many fixes it has
     driver_rows : int64[n], in the roster of this generation
     fixes : FIX[n]
     received_at_ms : int64[n]
@@ -95,14 +104,15 @@ class _Flush:
 
     inboxes: list[Inbox]
     batches: list[_Batch]
+    size: int
     generation: int
-    driver_rows: Ints
-    fixes: Records
-    received_at_ms: Ints
-    outcomes: Outcomes
-    report_interval_ms: Ints
-    kept: Ints
-    driver_ids: list[str]
+    driver_rows: Ints = field(default_factory=_nothing)
+    fixes: Records = field(default_factory=_nothing)
+    received_at_ms: Ints = field(default_factory=_nothing)
+    outcomes: Outcomes = field(default_factory=_nothing)
+    report_interval_ms: Ints = field(default_factory=_nothing)
+    kept: Ints = field(default_factory=_nothing)
+    driver_ids: list[str] = field(default_factory=list)
 
     def settle(self) -> None:
         """Tells everyone what became of their fixes."""
@@ -135,6 +145,7 @@ class Ingester:
         self._box = Box(south, west, north, east).widened(params.belief.city_margin_m)
         self._index_resolution = city.index_resolution
         self._limit_ms = round(city.freshness_limit_s * 1000)
+        self.usual_interval_ms = min(params.reporting.report_interval_ms, self._limit_ms // 3)
         self._city_id = city.city_id
         self._store = store
         self._params = params
@@ -147,7 +158,7 @@ class Ingester:
         self._waiting = 0
         self._work = asyncio.Event()
         self._uncrowded = asyncio.Event()
-        self._writing = asyncio.Semaphore(MAX_WRITES)
+        self._unsettled: set[_Flush] = set()
         self._late: set[Inbox] = set()
         self._forgot_at_ms = clock.now_ms()
 
@@ -191,51 +202,52 @@ class Ingester:
     def report_interval_ms(self, reporters: Reporters) -> int:
         """How often is the first of these drivers asked to report?"""
         known_ms = int(self._roster.report_interval_ms[reporters.rows_in(self._roster)[0]])
-        return known_ms or self._params.reporting.report_interval_ms
+        return known_ms or self.usual_interval_ms
 
     async def run(self) -> None:
-        """Flushes whenever something has gathered, for ever."""
+        """Flushes whenever something has gathered, for ever. However it ends, nobody is left waiting for what it had taken."""
         loop = asyncio.get_running_loop()
+        writing = asyncio.Semaphore(MAX_WRITES)
         before: asyncio.Task[None] | None = None
-        async with asyncio.TaskGroup() as writes:
-            writes.create_task(self._acknowledge())
-            while True:
-                await self._work.wait()
-                began_s = loop.time()
-                self._forget_silent()
-                flush = await self._next()
-                await self._writing.acquire()
-                before = writes.create_task(self._write(flush, before))
-                await asyncio.sleep(max(0.0, began_s + GATHER_S - loop.time()))
+        try:
+            async with asyncio.TaskGroup() as writes:
+                writes.create_task(self._acknowledge())
+                while True:
+                    await self._work.wait()
+                    await writing.acquire()
+                    began_s = loop.time()
+                    self._forget_silent()
+                    flush = self._taken_up()
+                    await self._judge(flush)
+                    before = writes.create_task(self._write(flush, before))
+                    before.add_done_callback(lambda _: writing.release())
+                    await asyncio.sleep(max(0.0, began_s + GATHER_S - loop.time()))
+        finally:
+            for flush in list(self._unsettled):
+                flush.fail()
+                self._let_go(flush)
 
-    async def _next(self) -> _Flush:
-        """Takes what has gathered, and judges it."""
+    def _taken_up(self) -> _Flush:
+        """All that has gathered."""
         inboxes, rows, batches = self._inboxes, self._rows, self._batches
         self._inboxes, self._rows, self._batches = [], [], []
         self._work.clear()
         roster = self._roster
-        fixes = np.concatenate([np.array(rows, dtype=FIX), *(batch.fixes for batch in batches)])
+        flush = _Flush(inboxes, batches, len(rows) + sum(len(batch.fixes) for batch in batches), roster.generation)
+        self._unsettled.add(flush)
+        flush.fixes = np.concatenate([np.array(rows, dtype=FIX), *(batch.fixes for batch in batches)])
         singles = np.fromiter((inbox.reporters.rows_in(roster)[0] for inbox in inboxes), dtype=np.int64, count=len(inboxes))
-        driver_rows = np.concatenate([singles, *(batch.reporters.rows_in(roster)[batch.indices] for batch in batches)])
-        flush = _Flush(
-            inboxes,
-            batches,
-            roster.generation,
-            driver_rows,
-            fixes,
-            received_at_ms=fixes["received_at_ms"],
-            outcomes=np.full(len(fixes), PENDING, dtype=np.int8),
-            report_interval_ms=np.full(len(fixes), self._params.reporting.report_interval_ms),
-            kept=np.zeros(0, dtype=np.int64),
-            driver_ids=[],
-        )
-        try:
-            await self._judge(flush)
-        except BaseException:
-            flush.fail()
-            self._waiting -= len(fixes)
-            raise
+        flush.driver_rows = np.concatenate([singles, *(batch.reporters.rows_in(roster)[batch.indices] for batch in batches)])
+        known_ms = roster.report_interval_ms[flush.driver_rows]
+        flush.report_interval_ms = np.where(known_ms > 0, known_ms, self.usual_interval_ms)
         return flush
+
+    def _let_go(self, flush: _Flush) -> None:
+        """A flush is settled, or has failed: there is room for as many fixes again."""
+        if flush in self._unsettled:
+            self._unsettled.remove(flush)
+            self._waiting -= flush.size
+            self._uncrowded.set()
 
     async def _judge(self, flush: _Flush) -> None:
         roster = self._roster
@@ -269,18 +281,11 @@ class Ingester:
 
     async def _write(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
         """Writes what is believed, until the store has it; settles the flushes in the order of their judging."""
-        try:
-            await self._write_believed(flush)
-            if before is not None:
-                await asyncio.wait([before])
-            flush.settle()
-        except BaseException:
-            flush.fail()
-            raise
-        finally:
-            self._writing.release()
-            self._waiting -= len(flush.fixes)
-            self._uncrowded.set()
+        await self._write_believed(flush)
+        if before is not None:
+            await asyncio.wait([before])
+        flush.settle()
+        self._let_go(flush)
         self._metrics.count(tally(flush.outcomes))
 
     async def _write_believed(self, flush: _Flush) -> None:
@@ -289,7 +294,10 @@ class Ingester:
             return
         fixes, received_at_ms = taken(flush.fixes, kept), flush.received_at_ms[kept]
         positions = await computed(len(kept), pack_positions, fixes, received_at_ms, self._index_resolution)
-        availability = await self._until_answered(lambda: self._store.write_fixes(flush.driver_ids, positions))
+        availability = np.empty(len(kept), dtype=np.int64)
+        for rows in self._pieces(positions):
+            driver_ids, some = [flush.driver_ids[row] for row in rows.tolist()], taken(positions, rows)
+            availability[rows] = await self._until_answered(partial(self._store.write_fixes, driver_ids, some))
         self._metrics.flushes += 1
         flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)
         if flush.generation == roster.generation:
@@ -302,6 +310,12 @@ class Ingester:
             roster.report_interval_ms[rows] = flush.report_interval_ms[kept] = reporting_intervals_ms(
                 tracks, on_ride, self._clock.now_ms(), self._limit_ms, self._params.reporting
             )
+
+    @staticmethod
+    def _pieces(positions: Records) -> list[Ints]:
+        """The rows of a flush in pieces that a slow store writes well within the time of an answer; those of a cell together."""
+        order = np.argsort(positions["cell"], kind="stable")
+        return [order[first : first + MOST_AT_ONCE] for first in range(0, len(order), MOST_AT_ONCE)]
 
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Asks the store again and again, ever more slowly, until it answers."""

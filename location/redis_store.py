@@ -17,7 +17,7 @@ from location import redis_scripts as scripts
 from location.keys import bucket_keys, cell_name, session_key
 from location.model import POSITION, RECORD, Changes, IndexedDrivers, Occupancy, StateEpoch, taken
 from location.records import msgpack_array, msgpack_digits, msgpack_name, msgpack_positions, pack_states, rows_of
-from location.redis_geo import geo_scores, search_radius_m
+from location.redis_geo import MAX_LAT, geo_scores, search_radius_m
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +58,11 @@ SCRIPTS: Final = tuple(script.text for script in scripts.ALL)
 
 
 class RedisLocationStore:
-    """A LocationStore. It survives FLUSHALL and restarts: a new epoch says what was lost. `valkey` knows `SCRIPTS`."""
+    """A LocationStore. It survives FLUSHALL and restarts with nothing: a new epoch says what was lost. `valkey` knows `SCRIPTS`.
+
+    A store that comes back with an older state of its data (a snapshot, a replica that lagged) has the old epoch: what it lost is
+    told again by matching's periodic telling, so turn its snapshots off.
+    """
 
     def __init__(self, valkey: Valkey, city_id: CityId, buckets: int) -> None:
         self._valkey = valkey
@@ -193,11 +197,12 @@ class RedisLocationStore:
     async def _read_near(
         self, place: Place, reach_m: float, mode: str, cells: Sequence[int]
     ) -> tuple[IndexedDrivers, StateEpoch]:
-        circle = (place.lng, place.lat, search_radius_m(reach_m))
+        lat = min(max(place.lat, -MAX_LAT), MAX_LAT)  # beyond, there is nobody, and GEOSEARCH refuses
+        circle = (place.lng, lat, search_radius_m(reach_m))
         names = [cell_name(cell) for cell in cells]
         calls = [self._bucket_call(scripts.READ_NEAR, bucket, *circle, mode, *names) for bucket in self._bucket_keys]
         replies = await self._ask(calls)
-        return _drivers_of([reply[2:] for reply in replies]), _epoch_of([reply[:2] for reply in replies])
+        return _each_once(_drivers_of([reply[2:] for reply in replies])), _epoch_of([reply[:2] for reply in replies])
 
     def _buckets_of(self, driver_ids: Sequence[str]) -> Ints:
         if self.buckets == 1:
@@ -240,6 +245,15 @@ def _drivers_of(replies: Iterable[Sequence[bytes]]) -> IndexedDrivers:
         ids += names.split(b"\n") if names else []
         blocks.append(records)
     return IndexedDrivers(ids, np.frombuffer(b"".join(blocks), dtype=RECORD))
+
+
+def _each_once(drivers: IndexedDrivers) -> IndexedDrivers:
+    """The same drivers, each once: a script that the store broke off (a slot on the move) may leave one in two sets."""
+    first = {driver_id: row for row, driver_id in reversed(list(enumerate(drivers.driver_ids)))}
+    if len(first) == len(drivers.driver_ids):
+        return drivers
+    rows = sorted(first.values())
+    return IndexedDrivers([drivers.driver_ids[row] for row in rows], taken(drivers.records, np.array(rows, dtype=np.int64)))
 
 
 def _epoch_of(buckets: Sequence[Sequence[bytes | None]]) -> StateEpoch:

@@ -42,16 +42,20 @@ class Roster:
         return np.fromiter((self._row_of(driver_id) for driver_id in driver_ids), dtype=np.int64, count=len(driver_ids))
 
     def forget_before(self, silent_at_ms: int) -> int:
-        """Forgets who was last believed at or before this time; how many were they?"""
+        """Forgets who was last believed at or before this time, once they are a quarter of all; how many were they?
+
+        All rows are given out anew then, and looked up again, so it is not done for a few.
+        """
         last_ms = self.tracks["believed"]["received_at_ms"][: len(self)]
         kept = np.flatnonzero(last_ms > silent_at_ms)
         forgotten = len(self) - len(kept)
-        if forgotten:
-            self.generation += 1
-            self.driver_ids = [self.driver_ids[row] for row in kept.tolist()]
-            self._rows = {driver_id: row for row, driver_id in enumerate(self.driver_ids)}
-            self.tracks = np.concatenate([taken(self.tracks, kept), np.zeros(_FIRST_ROWS, dtype=TRACK)])
-            self.report_interval_ms = np.concatenate([self.report_interval_ms[kept], np.zeros(_FIRST_ROWS, dtype=np.int64)])
+        if 4 * forgotten < len(self) or not forgotten:
+            return 0
+        self.generation += 1
+        self.driver_ids = [self.driver_ids[row] for row in kept.tolist()]
+        self._rows = {driver_id: row for row, driver_id in enumerate(self.driver_ids)}
+        self.tracks = np.concatenate([taken(self.tracks, kept), np.zeros(_FIRST_ROWS, dtype=TRACK)])
+        self.report_interval_ms = np.concatenate([self.report_interval_ms[kept], np.zeros(_FIRST_ROWS, dtype=np.int64)])
         return forgotten
 
     def _row_of(self, driver_id: str) -> int:

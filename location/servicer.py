@@ -165,7 +165,7 @@ class LocationServicer(rpc.LocationServiceServicer):
 
         async for ingested in answers_in_order(request_iterator, submit, BATCHES_AT_ONCE):
             dealt_with += 1
-            ack = wire.ack_of(dealt_with, ingested, location.params.reporting.report_interval_ms)
+            ack = wire.ack_of(dealt_with, ingested, location.ingester.usual_interval_ms)
             yield pb.StreamFleetFixesResponse(ack=ack)
 
     async def ReportFixes(self, request: pb.ReportFixesRequest, context: Context) -> pb.ReportFixesResponse:
@@ -290,7 +290,7 @@ class LocationServicer(rpc.LocationServiceServicer):
     def _session_opened(self, location: CityLocation, session: int) -> pb.SessionOpened:
         return pb.SessionOpened(
             session_id=session,
-            report_interval_ms=location.params.reporting.report_interval_ms,
+            report_interval_ms=location.ingester.usual_interval_ms,
             server_time_ms=self._clock.now_ms(),
         )
 

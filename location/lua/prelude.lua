@@ -7,7 +7,7 @@ local CELL_PREFIX = ARGV[1]
 local NOWHERE, UNTOLD, NO_CELL = string.rep('\0', 58), string.rep('\0', 15), string.rep('\0', 8)
 local AVAILABLE = 2
 local CHUNK = 4000 -- arguments of one call: Lua's stack holds about twice as many
-local gains = {}
+local changed = {}
 
 local function position_of(record)
     return string.sub(record, 1, 58)
@@ -30,27 +30,30 @@ local function cell_name(cell)
     return string.format('%x%08x', high, low)
 end
 
-local function gain(cell, count)
-    if count ~= 0 then
-        gains[cell] = (gains[cell] or 0) + count
+local function note(name, changes)
+    if changes ~= 0 then
+        changed[name] = true
     end
 end
 
--- The replies of ZADD, GEOADD and ZREM say what changed: that keeps the occupancy exact, whatever was there before.
+-- The replies of ZADD, GEOADD and ZREM say which cells changed; those are counted anew, whatever was thought of them before.
 local function enter(id, position)
     local name = cell_name(string.sub(position, 1, 8))
     local lat_e7, lng_e7 = struct.unpack('<i4i4', position, 41)
-    gain(name, redis.call('GEOADD', CELL_PREFIX .. name, lng_e7 / 1e7, lat_e7 / 1e7, id))
+    note(name, redis.call('GEOADD', CELL_PREFIX .. name, lng_e7 / 1e7, lat_e7 / 1e7, id))
 end
 
 local function leave(id, position)
     local name = cell_name(string.sub(position, 1, 8))
-    gain(name, -redis.call('ZREM', CELL_PREFIX .. name, id))
+    note(name, redis.call('ZREM', CELL_PREFIX .. name, id))
 end
 
 local function settle_occupancy()
-    for name, count in pairs(gains) do
-        if count ~= 0 and redis.call('HINCRBY', OCCUPANCY, name, count) <= 0 then
+    for name in pairs(changed) do
+        local count = redis.call('ZCARD', CELL_PREFIX .. name)
+        if count > 0 then
+            redis.call('HSET', OCCUPANCY, name, count)
+        else
             redis.call('HDEL', OCCUPANCY, name)
         end
     end

@@ -12,7 +12,7 @@ local group, group_size, group_cell = {}, 0, nil
 local function settle_group()
     if group_cell then
         local name = cell_name(group_cell)
-        gain(name, redis.call('ZADD', CELL_PREFIX .. name, unpack(group)))
+        note(name, redis.call('ZADD', CELL_PREFIX .. name, unpack(group)))
     end
 end
 

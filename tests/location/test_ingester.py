@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+import pytest
 
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.cities import policy_of
@@ -121,6 +122,50 @@ async def test_while_the_store_is_away_only_superseded_fixes_are_dropped() -> No
         superseded = Ingested(0, {DropReason.SUPERSEDED: 1})
         assert [await settled(task, clock) for task in waiting] == [superseded, superseded, accepted(1)]
         assert await settled(others, clock) == accepted(2)
+
+
+async def test_a_large_flush_is_written_in_pieces_and_what_is_written_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much has gathered in an outage, each question to the store is one that it can answer in time."""
+    monkeypatch.setattr("location.ingester.MOST_AT_ONCE", 3)
+
+    class Weary(FragileStore):
+        async def write_fixes(self, driver_ids: Sequence[str], positions: Records) -> Ints:
+            self.up = self.attempts != 1  # the second question fails
+            assert len(driver_ids) <= 3
+            return await super().write_fixes(driver_ids, positions)
+
+    store, clock = Weary(), ManualClock(NOON_MS)
+    async with ingesting(store, clock) as (ingester, _):
+        ids = [f"d{number}" for number in range(8)]
+        assert await settled(submitting(ingester, ids, fixes_of(*[1] * 8)), clock) == accepted(8)
+    assert sorted(driver_id for driver_id, _, _ in store.taken) == ids, "each once"
+    assert store.attempts == 4
+
+
+async def test_after_a_defect_nobody_is_left_waiting_and_the_next_run_goes_on() -> None:
+    class Defect(FragileStore):
+        async def write_fixes(self, driver_ids: Sequence[str], positions: Records) -> Ints:
+            if not self.up:
+                raise ZeroDivisionError
+            return await super().write_fixes(driver_ids, positions)
+
+    store, clock = Defect(), ManualClock(NOON_MS)
+    store.up = False
+    ingester = Ingester(gridport(), store, LocationParams(), clock, LocationMetrics())  # type: ignore[arg-type]
+    inbox = ingester.open("d9", 1)
+    await inbox.put(tuple(fixes_of(1)[0]))
+    sending = submitting(ingester, ["d1"], fixes_of(1))
+    await asyncio.sleep(0)
+    with pytest.raises(ExceptionGroup):
+        await ingester.run()
+    with pytest.raises(RuntimeError, match="not dealt with"):
+        await sending
+    with pytest.raises(RuntimeError, match="not dealt with"):
+        [ack async for ack in inbox.acks()]
+    store.up = True
+    running = asyncio.create_task(ingester.run())
+    assert await submitting(ingester, ["d1"], fixes_of(2, at_ms=NOON_MS + 4_000)) == accepted(1)
+    await end([running])
 
 
 async def test_what_gathers_during_a_write_goes_in_with_the_next() -> None:

@@ -108,6 +108,21 @@ async def test_a_sweep_is_bounded_keeps_states_and_forgets_positions_in_the_end(
     assert list(await world.check_index()) == ["d0"]
 
 
+async def test_what_a_broken_off_script_left_behind_shows_nobody_twice_and_heals(world: World) -> None:
+    store, (lat, lng) = world.location.store, CENTRE
+    await store.write_states([state("d1"), state("d2")])
+    await store.write_fixes(["d1"], at())
+    keys = bucket_keys(world.city.city_id, bucket_of("d1", world.city.buckets))
+    beside = geo.cell_of(Place(lat + 0.004, lng), 9)
+    await world.valkey.geoadd(f"{keys.cell_prefix}{beside:x}", (lng, lat + 0.004, "d1"))
+    await world.valkey.hset(keys.occupancy, f"{beside:x}", 1)
+    assert await world.names_nearby() == ["d1"]
+    here = f"{geo.cell_of(Place(lat, lng), 9):x}"
+    await world.valkey.hset(keys.occupancy, here, 7)
+    await store.write_states([state("d1", Availability.ON_RIDE, version=2)])
+    assert await world.valkey.hget(keys.occupancy, here) is None, "counted anew with the next change"
+
+
 async def test_receipts_of_another_clock_count_as_silent(world: World) -> None:
     store = world.location.store
     await store.write_states([state("d1")])
