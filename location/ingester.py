@@ -274,7 +274,8 @@ class Ingester:
         rows = unread[[row for row, position in enumerate(positions) if position is not None]]
         found = unpack_positions(np.frombuffer(b"".join(filter(None, positions)), dtype=POSITION))
         known = taken(roster.tracks, rows)["believed"]
-        newer = is_newer(found, known)
+        # a receipt far in the future is none of this clock's, and tells nothing of how far the driver can have come
+        newer = is_newer(found, known) & (found["received_at_ms"] < self._clock.now_ms() + self._limit_ms)
         tracks = np.zeros(int(newer.sum()), dtype=TRACK)
         tracks["believed"] = found[newer]
         blocks(roster.tracks)[rows[newer]] = blocks(tracks)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from hexhail.api.common.v1 import geo_pb2
 from hexhail.api.location.v1.location_service_pb2_grpc import LocationServiceServicer
@@ -81,6 +82,8 @@ async def scene(stores: Stores) -> AsyncIterator[Scene]:
     connection = await asyncpg.connect(stores.postgres_dsn)
     await connection.execute("DROP SCHEMA IF EXISTS matching CASCADE")
     await connection.close()
+    async with Redis.from_url(stores.redis_url) as client:
+        await client.flushall()
     async with (
         world_of(stores, gridport(matching=MANY_RANKS)) as world,
         phones(world, [NEAR, MIDDLE]) as (first, second),
