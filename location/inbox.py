@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from location.model import ACCEPTED, DropReason, Ingested
+from location.model import summed
 from location.roster import Reporters
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.clock import Clock
     from location.ingester import Ingester
+    from location.model import Ingested
 
 WINDOW: Final = 64
 """So many fixes of one stream may be on their way; then nothing more is read from it, and gRPC slows the sender."""
@@ -85,10 +86,8 @@ class Inbox:
             self._ack_due.clear()
             while self._outcomes:  # more may come while one is being sent
                 outcomes, self._outcomes = self._outcomes, Counter()
-                accepted = outcomes.pop(ACCEPTED, 0)
                 self._acked_at_ms = self._clock.now_ms()
-                drops = {DropReason(number): count for number, count in outcomes.items()}
-                yield self._up_to_sequence, Ingested(accepted, drops), self._report_interval_ms
+                yield self._up_to_sequence, summed(outcomes), self._report_interval_ms
             if self._ended and not self._waiting:
                 if self._failure is not None:
                     raise self._failure

@@ -1,4 +1,4 @@
-"""From the streams to the index: fixes gather for a few milliseconds, are judged together, and go in together.
+"""From the streams to the index: fixes gather for some milliseconds, are judged together, and go in together.
 
 Fixes come from drivers' own streams one by one (`put`, by way of an `Inbox`) and in batches (`submit`). A flush takes all that
 has gathered, reads up what this worker does not know of its drivers, judges it in one call (`freshness.believe`), and writes what
@@ -70,6 +70,8 @@ MOST_AT_ONCE: Final = 4_096
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 FORGET_AFTER_MS: Final = 600_000
+"""Drivers silent for so long are forgotten, once they are a quarter of all; who comes back is read up again."""
+
 FORGET_PERIOD_MS: Final = 60_000
 
 Answer = TypeVar("Answer")

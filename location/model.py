@@ -206,9 +206,13 @@ class Ingested:
 def tally(outcomes: Outcomes) -> Ingested:
     """How many fixes came to each end? int8[n], none pending."""
     numbers, counts = np.unique(outcomes, return_counts=True)
-    by_outcome = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    accepted = by_outcome.pop(ACCEPTED, 0)
-    return Ingested(accepted, {DropReason(number): count for number, count in by_outcome.items()})
+    return summed(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+
+
+def summed(by_outcome: Mapping[int, int]) -> Ingested:
+    """The same, of counts by outcome."""
+    drops = {DropReason(number): count for number, count in by_outcome.items() if number != ACCEPTED}
+    return Ingested(by_outcome.get(ACCEPTED, 0), drops)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from hexhail.api.location.v1 import fix_pb2
     from hexhail.cities import Cities, City
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
@@ -133,11 +134,7 @@ class LocationServicer(rpc.LocationServiceServicer):
     async def _read_fixes(self, requests: AsyncIterator[pb.StreamFixesRequest], inbox: Inbox) -> None:
         try:
             async for request in requests:
-                row = wire.fix_row("fix", request.fix, inbox.session, self._clock.now_ms()) if request.HasField("fix") else None
-                if row is None:
-                    inbox.end(_not_opening("fix"))
-                    return
-                await inbox.put(row)
+                await inbox.put(wire.fix_row("fix", _fix_in(request), inbox.session, self._clock.now_ms()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the stream ends with it
             inbox.end(error)
         else:
@@ -305,6 +302,12 @@ async def _submit_members(location: CityLocation, table: wire.FleetTable, indice
     location.metrics.fixes_dropped.update(turned_away)
     ingested = await location.ingester.submit(table.reporters, indices[members], fixes[members])
     return Ingested(ingested.accepted, {**ingested.drops, **turned_away})
+
+
+def _fix_in(request: pb.StreamFixesRequest) -> fix_pb2.Fix:
+    if not request.HasField("fix"):
+        raise _not_opening("fix")
+    return request.fix
 
 
 def _not_opening(kind: str) -> DomainError:
