@@ -61,11 +61,14 @@ GATHER_S: Final = 0.025
 MAX_WAITING: Final = 200_000
 """So many fixes may wait for a flush; then no stream is read until some are dealt with."""
 
-MAX_WRITES: Final = 2
-"""So many flushes are written at once: the store works on one while the next is packed."""
+MAX_FLUSHES: Final = 2
+"""So many flushes are being written at once, while the next is judged."""
 
-MOST_AT_ONCE: Final = 4_096
-"""So many fixes are written at once: about 20 ms of the store's time. What is written stays so when the next piece fails."""
+MOST_AT_ONCE: Final = 2_048
+"""So many fixes are one write: about 10 ms of the store's time. What is written stays so when another fails."""
+
+WRITES_AT_ONCE: Final = 3
+"""So many writes are under way at once: the store has always one to work on while the next is packed."""
 
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
@@ -160,6 +163,7 @@ class Ingester:
         self._waiting = 0
         self._work = asyncio.Event()
         self._uncrowded = asyncio.Event()
+        self._room = asyncio.Semaphore(WRITES_AT_ONCE)
         self._unsettled: set[_Flush] = set()
         self._late: set[Inbox] = set()
         self._forgot_at_ms = clock.now_ms()
@@ -209,7 +213,7 @@ class Ingester:
     async def run(self) -> None:
         """Flushes whenever something has gathered, for ever. However it ends, nobody is left waiting for what it had taken."""
         loop = asyncio.get_running_loop()
-        writing = asyncio.Semaphore(MAX_WRITES)
+        writing = asyncio.Semaphore(MAX_FLUSHES)
         before: asyncio.Task[None] | None = None
         try:
             async with asyncio.TaskGroup() as writes:
@@ -298,9 +302,15 @@ class Ingester:
         fixes, received_at_ms = taken(flush.fixes, kept), flush.received_at_ms[kept]
         positions = await computed(len(kept), pack_positions, fixes, received_at_ms, self._index_resolution)
         availability = np.empty(len(kept), dtype=np.int64)
-        for rows in self._pieces(positions):
-            driver_ids, some = [flush.driver_ids[row] for row in rows.tolist()], taken(positions, rows)
-            availability[rows] = await self._until_answered(partial(self._store.write_fixes, driver_ids, some))
+
+        async def write(rows: Ints) -> None:
+            async with self._room:
+                driver_ids, some = [flush.driver_ids[row] for row in rows.tolist()], taken(positions, rows)
+                availability[rows] = await self._until_answered(partial(self._store.write_fixes, driver_ids, some))
+
+        async with asyncio.TaskGroup() as writes:
+            for rows in self._pieces(positions):
+                writes.create_task(write(rows))
         self._metrics.flushes += 1
         flush.outcomes[kept] = np.where(availability >= 0, ACCEPTED, DropReason.NOT_NEWER)
         if flush.generation == roster.generation:
