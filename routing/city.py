@@ -10,6 +10,7 @@ from routing.crow import CrowParams, CrowRouter
 from routing.grid import GridParams, grid_graph
 from routing.loaders import load_road_graph
 from routing.road import RoadParams, RoadRouter
+from routing.sources import FixedSource
 from routing.tables import load_tables
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.settings import Settings
     from routing.graph import RoadGraph
     from routing.model import Router
+    from routing.sources import RouterSource
 
 KINDS = ("crow", "road", "grid")
 
@@ -58,6 +60,11 @@ def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:
         city.city_id: router_for(city.policies["routing"], city.time_zone, settings.data, settings.cache_dir / "routing")
         for city in cities
     }
+
+
+def sources_of(cities: Cities, settings: Settings) -> dict[CityId, RouterSource]:
+    """Where each city's travel times come from. Raises as `routers_of`."""
+    return {city_id: FixedSource(router) for city_id, router in routers_of(cities, settings).items()}
 
 
 def _graph_of_file(rest: dict[str, object], data_dir: Path) -> RoadGraph:

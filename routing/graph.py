@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +95,12 @@ class RoadGraph:
     def places(self) -> Floats:
         """Where are the nodes? float64[n_nodes, 2], lat and lng in degrees."""
         return np.column_stack((self.lat, self.lng))
+
+    def slowed(self, slowness: npt.NDArray[np.floating]) -> RoadGraph:
+        """The same streets where driving takes `slowness` (float[n_edges], finite, above 0) times as long. Raises ValueError."""
+        if slowness.shape != (self.n_edges,) or not (np.isfinite(slowness).all() and (slowness > 0).all()):
+            raise ValueError(f"slowness has shape {slowness.shape}, or is not finite and above 0")
+        return replace(self, time_s=self.time_s * slowness)
 
     def digest(self) -> str:
         """What names this graph's content? Equal graphs, and only they, give equal text (32 hexadecimal digits)."""
