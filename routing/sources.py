@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Mapping
 
+    from hexhail.kernel.ids import CityId
     from routing.model import Router
+
+    Loops = Mapping[str, Callable[[], Coroutine[None, None, None]]]
 
 T = TypeVar("T")
 
@@ -27,7 +30,7 @@ class Answered(Generic[T]):
 
 
 class RouterSource(Protocol):
-    """Where a city's travel times come from."""
+    """Where a city's travel times come from. A source that needs neither loops nor an end inherits both."""
 
     async def ask(self, question: Callable[[Router], T]) -> Answered[T]:
         """What does the present router answer? The whole question goes to one router, so all of it is of one version.
@@ -36,8 +39,16 @@ class RouterSource(Protocol):
         """
         ...
 
+    def loops(self) -> Loops:
+        """What must run for as long as somebody asks (watching for newer travel times, say), by name: nothing, as a rule."""
+        return {}
 
-class FixedSource:
+    async def aclose(self) -> None:
+        """Lets go of what it holds: nobody asks any more."""
+        return
+
+
+class FixedSource(RouterSource):
     """Always the same router, in this process."""
 
     def __init__(self, router: Router) -> None:
@@ -46,3 +57,8 @@ class FixedSource:
     async def ask(self, question: Callable[[Router], T]) -> Answered[T]:
         """What does it answer?"""
         return Answered(question(self._router), self._router.version)
+
+
+def loops_of(sources: Mapping[CityId, RouterSource]) -> Loops:
+    """What must run beside a service that asks these sources, by name."""
+    return {f"{name} {city_id}": loop for city_id, source in sources.items() for name, loop in source.loops().items()}
