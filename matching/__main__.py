@@ -38,7 +38,8 @@ from matching.teller import Teller
 from matching.timekeeper import Timekeeper
 from matching.tracker import Tracker
 from matching.watcher import Watcher
-from routing.city import routers_of
+from routing.city import sources_of
+from routing.sources import loops_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from hexhail.rpc.server import Shell
     from hexhail.rpc.service import Runtime
     from matching.store import Claims
-    from routing.model import Router
+    from routing.sources import RouterSource
 
 _POOL_SIZE = 16
 _SESSION_RENEWAL_S = 5.0
@@ -89,11 +90,14 @@ async def running(
     postgres_dsn: str,
     location_address: str,
     pricing_address: str,
-    routers: Mapping[CityId, Router],
+    sources: Mapping[CityId, RouterSource],
     wrap_claims: Callable[[Claims], Claims] = lambda claims: claims,
     shell: Shell | None = None,
 ) -> AsyncIterator[Running]:
-    """The matching service for the time of the block. `wrap_claims` lets a test take the locks away."""
+    """The matching service for the time of the block; `sources` of travel times are closed at its end.
+
+    `wrap_claims` lets a test take the locks away.
+    """
     worker_id = secrets.token_hex(6)
     params = {city.city_id: policy_of(city, "matching", MatchingParams) for city in cities}
     offers = {city_id: p.offers for city_id, p in params.items()}
@@ -103,6 +107,8 @@ async def running(
         line = " ".join(str(error).split())
         raise StoreError(f"the schema of matching cannot be brought up to date in HEXHAIL_POSTGRES_DSN: {line}") from error
     async with AsyncExitStack() as stack:
+        for source in sources.values():
+            stack.push_async_callback(source.aclose)
         pool = await stack.enter_async_context(
             asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10, reset=_nothing_to_reset)
         )
@@ -119,9 +125,9 @@ async def running(
         notices = Notices(redis, cities, clock, worker_id)
         teller = Teller(location, store, cities, clock)
         changer = Changer(store, claims, notices, teller, clock, offers)
-        searcher = Searcher(location, store, store, sessions, claims, changer, cities, routers, params, clock)
+        searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
-        tracker = Tracker(location, store, routers, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
+        tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
@@ -140,6 +146,7 @@ async def running(
             "teller": teller.run,
             "timekeeper": timekeeper.run,
             **tracker.loops(),
+            **loops_of(sources),
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
         }
@@ -167,7 +174,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
         postgres_dsn=runtime.postgres_dsn,
         location_address=settings.location_address,
         pricing_address=settings.pricing_address,
-        routers=routers_of(runtime.cities, settings),
+        sources=sources_of(runtime.cities, settings),
         shell=runtime.shell,
     )
 

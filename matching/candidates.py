@@ -48,6 +48,8 @@ class Consideration:
     """Every candidate of one phase: its place in the ranking, or why it has none.
 
     reasons : str[n], empty for those who can be asked
+    travel_times_version : names the travel times of the candidates' pickup_eta_s
+    travel_times_fell_back : the city's own router did not answer, so another one did
     """
 
     phase: int
@@ -58,6 +60,8 @@ class Consideration:
     searched_radius_m: float
     complete: bool
     as_of_ms: int
+    travel_times_version: str = ""
+    travel_times_fell_back: bool = False
 
     def eligible(self) -> list[int]:
         """Rows that can be asked, best first."""
@@ -74,8 +78,12 @@ def consider(
     searched_radius_m: float,
     complete: bool,
     as_of_ms: int,
+    travel_times_version: str = "",
+    travel_times_fell_back: bool = False,
 ) -> Consideration:
-    """Who can be asked for this ride now, and in which order? The last three say what the search for candidates covered."""
+    """Who can be asked for this ride now, and in which order? What stands behind `params` says what the search for candidates
+    covered, and whose travel times they came with.
+    """
     declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
     # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
     missed = {
@@ -100,7 +108,16 @@ def consider(
         for row in np.flatnonzero(applies).tolist():
             reasons[row] = reason.value
     return Consideration(
-        phase, params.policy, candidates, rank(candidates, params), tuple(reasons), searched_radius_m, complete, as_of_ms
+        phase,
+        params.policy,
+        candidates,
+        rank(candidates, params),
+        tuple(reasons),
+        searched_radius_m,
+        complete,
+        as_of_ms,
+        travel_times_version,
+        travel_times_fell_back,
     )
 
 

@@ -35,9 +35,18 @@ def encode_ride_events(change: Change) -> list[tuple[str, bytes]]:
         envelope.index = index
         envelope.at_ms = ride.updated_at_ms
         envelope.policy_version = POLICY_VERSION
+        envelope.traffic_version = _traffic_version(change)
         envelope.surge_version = ride.quote.surge_version
         envelope.actor = change.actor
     return [(kind, envelope.SerializeToString()) for kind, envelope in events]
+
+
+def _traffic_version(change: Change) -> str:
+    """Which travel times did this change see? Those of its search, or else the latest that the ride was decided with."""
+    ride = change.decision.ride
+    if change.consideration is not None:
+        return change.consideration.travel_times_version
+    return ride.travel_times_version or ride.quote.travel_times_version
 
 
 def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str) -> bytes:
@@ -128,4 +137,5 @@ def _candidates_ranked(ride: Ride, consideration: Consideration) -> event_pb2.Ca
         searched_radius_m=consideration.searched_radius_m,
         complete=consideration.complete,
         as_of_ms=consideration.as_of_ms,
+        travel_times_fell_back=consideration.travel_times_fell_back,
     )

@@ -130,6 +130,8 @@ class QuoteFacts:
     surge_version: int
     distance_m: int
     duration_s: int
+    travel_times_version: str = ""
+    """Names the travel times that distance and duration come from; empty where a ride was kept before that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class Assignment:
     arrived_at_ms: int = 0
     started_at_ms: int = 0
     completed_at_ms: int = 0
+    travel_times_version: str = ""
+    """Names the travel times of `pickup_eta_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ class Ride:
     pickup_at_ms: int = 0
     phase: int = 0
     """Of the latest offers; 0 before any."""
+    travel_times_version: str = ""
+    """Names the travel times of the latest offers; empty before any."""
     search_began_at_ms: int = 0
     next_deadline_ms: int | None = None
     """When the ride needs attention again; None in a final state."""
@@ -229,11 +235,13 @@ class OffersPlanned:
     """A search has ended; with no driver where `offers` is empty.
 
     complete : location knew everything that it was asked
+    travel_times_version : names the travel times of the offers' pickup_eta_s
     """
 
     phase: int
     offers: tuple[PlannedOffer, ...]
     complete: bool = True
+    travel_times_version: str = ""
     kind = Happening.OFFERS_PLANNED
 
 

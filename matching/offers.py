@@ -172,7 +172,14 @@ def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: Offer
         )
         for planned in event.offers
     )
-    offered = replace(ride, state=RideState.OFFERED, phase=event.phase, offers=ride.offers + made, next_deadline_ms=expires_at_ms)
+    offered = replace(
+        ride,
+        state=RideState.OFFERED,
+        phase=event.phase,
+        offers=ride.offers + made,
+        next_deadline_ms=expires_at_ms,
+        travel_times_version=event.travel_times_version,
+    )
     return Decision(offered, (Fact(FactKind.OFFERS_MADE, offer_ids=tuple(offer.offer_id for offer in made)),))
 
 
@@ -194,7 +201,10 @@ def _offer_accepted(ride: Ride, event: OfferAccepted, now_ms: int, params: Offer
     if offer.state is not OfferState.LIVE:
         raise DomainError(Reason.OFFER_CLOSED, f"the offer is {offer.state}", offer_id=offer.offer_id, state=offer.state)
     accepted = _with(ride.offers, replace(offer, state=OfferState.ACCEPTED, shown_at_ms=offer.shown_at_ms or now_ms))
-    assignment = Assignment(offer.driver_id, offer.offer_id, now_ms, offer.pickup_eta_s)
+    # live offers are all of the latest phase, and so are their travel times
+    assignment = Assignment(
+        offer.driver_id, offer.offer_id, now_ms, offer.pickup_eta_s, travel_times_version=ride.travel_times_version
+    )
     after = replace(
         ride,
         state=RideState.ACCEPTED,

@@ -51,4 +51,5 @@ class GrpcPricing:
             surge_version=quote.receipt.surge.surge_version,
             distance_m=quote.distance_m,
             duration_s=quote.duration_s,
+            travel_times_version=quote.receipt.travel_times_version,
         )

@@ -30,6 +30,7 @@ def ride_body(ride: Ride) -> str:
             "quote": asdict(ride.quote),
             "pickup_at_ms": ride.pickup_at_ms,
             "phase": ride.phase,
+            "travel_times_version": ride.travel_times_version,
             "search_began_at_ms": ride.search_began_at_ms,
             "assignment": asdict(ride.assignment) if ride.assignment else None,
         }
@@ -53,6 +54,7 @@ def ride_of(row: Row) -> Ride:
         notes=body["notes"],
         pickup_at_ms=body["pickup_at_ms"],
         phase=body["phase"],
+        travel_times_version=body.get("travel_times_version", ""),
         search_began_at_ms=body["search_began_at_ms"],
         next_deadline_ms=row["next_deadline_ms"],
         assignment=Assignment(**body["assignment"]) if body["assignment"] else None,

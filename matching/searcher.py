@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from matching.params import MatchingParams
     from matching.peers import Location, Nearby
     from matching.store import Claims, Driver, Drivers, Rides, Sessions
-    from routing.model import Router
+    from routing.model import Floats32, Router
+    from routing.sources import RouterSource
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ class Searcher:
         claims: Claims,
         changer: Changer,
         cities: Cities,
-        routers: Mapping[CityId, Router],
+        sources: Mapping[CityId, RouterSource],
         params: Mapping[CityId, MatchingParams],
         clock: Clock,
     ) -> None:
@@ -60,7 +61,7 @@ class Searcher:
         self._claims = claims
         self._changer = changer
         self._cities = cities
-        self._routers = routers
+        self._sources = sources
         self._params = params
         self._clock = clock
 
@@ -113,12 +114,17 @@ class Searcher:
         known = await self._drivers.drivers(ride.city_id, ids) if ids else {}
         with_session = await self._sessions.with_session(ride.city_id, ids)
         pickup = np.array([[ride.pickup.lat, ride.pickup.lng]])
-        eta_s = self._routers[ride.city_id].times_s(places, pickup, self._clock.now_ms())[:, 0]
+        now_ms = self._clock.now_ms()
+
+        def pickup_times(router: Router) -> Floats32:
+            return router.times_s(places, pickup, now_ms)[:, 0]
+
+        eta_s = await self._sources[ride.city_id].ask(pickup_times)
         rows = [known.get(i) for i in ids]
         candidates = Candidates(
             driver_ids=ids,
             distance_m=np.concatenate([page.distance_m for page in pages]),
-            pickup_eta_s=np.asarray(eta_s, np.float64),
+            pickup_eta_s=np.asarray(eta_s.value, np.float64),
             rating_milli=np.array([r.rating_milli if r else 0 for r in rows], np.int64),
             acceptance_milli=acceptance_milli(
                 np.array([r.offers_shown if r else 0 for r in rows], np.int64),
@@ -136,6 +142,8 @@ class Searcher:
             searched_radius_m=pages[-1].searched_radius_m,
             complete=all(page.complete for page in pages),
             as_of_ms=pages[0].as_of_ms,
+            travel_times_version=eta_s.version,
+            travel_times_fell_back=eta_s.fell_back,
         )
 
     async def _claim(self, ride: Ride, consideration: Consideration) -> tuple[list[int], Consideration]:
@@ -167,7 +175,9 @@ class Searcher:
             )
             for row in asked
         )
-        decision = self._changer.decide(ride, OffersPlanned(consideration.phase, planned, consideration.complete))
+        decision = self._changer.decide(
+            ride, OffersPlanned(consideration.phase, planned, consideration.complete, consideration.travel_times_version)
+        )
         if decision.ride is ride:
             return
         await self._changer.commit(ride, decision, "system", consideration=consideration)

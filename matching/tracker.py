@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matching.model import Ride
     from matching.peers import DriverPosition, Location
     from matching.store import Rides
-    from routing.model import Router
+    from routing.model import Floats32, Router
+    from routing.sources import RouterSource
 
 _BATCH = 1_000
 
@@ -51,11 +52,16 @@ class Tracker:
     """Tells watchers where their drivers are."""
 
     def __init__(
-        self, location: Location, rides: Rides, routers: Mapping[CityId, Router], clock: Clock, periods_s: Mapping[CityId, float]
+        self,
+        location: Location,
+        rides: Rides,
+        sources: Mapping[CityId, RouterSource],
+        clock: Clock,
+        periods_s: Mapping[CityId, float],
     ) -> None:
         self._location = location
         self._rides = rides
-        self._routers = routers
+        self._sources = sources
         self._clock = clock
         self._periods_s = periods_s
         self._followed: set[Followed] = set()
@@ -95,9 +101,9 @@ class Tracker:
                     followed.changed()
         for some in _batched([f for f in here if f.ride.state in ASSIGNED], _BATCH):
             ids = sorted({f.ride.assignment.driver_id for f in some if f.ride.assignment})
-            self._tell(city_id, some, await self._location.positions(city_id, ids))
+            await self._tell(city_id, some, await self._location.positions(city_id, ids))
 
-    def _tell(self, city_id: CityId, followed: list[Followed], positions: dict[str, DriverPosition]) -> None:
+    async def _tell(self, city_id: CityId, followed: list[Followed], positions: dict[str, DriverPosition]) -> None:
         seen = [
             (f, positions[f.ride.assignment.driver_id])
             for f in followed
@@ -106,12 +112,17 @@ class Tracker:
         if not seen:
             return
         goals = [f.ride.dropoff if f.ride.state is RideState.IN_PROGRESS else f.ride.pickup for f, _ in seen]
-        times_s = self._routers[city_id].pair_times_s(
-            np.array([(p.place.lat, p.place.lng) for _, p in seen]),
-            np.array([(goal.lat, goal.lng) for goal in goals]),
-            self._clock.now_ms(),
-        )
-        for (follower, position), time_s in zip(seen, times_s.tolist(), strict=True):
+        here = np.array([(p.place.lat, p.place.lng) for _, p in seen])
+        there = np.array([(goal.lat, goal.lng) for goal in goals])
+        now_ms = self._clock.now_ms()
+
+        def time_left(router: Router) -> Floats32:
+            return router.pair_times_s(here, there, now_ms)
+
+        times = await self._sources[city_id].ask(time_left)
+        for (follower, position), time_s in zip(seen, times.value.tolist(), strict=True):
+            if follower not in self._followed:
+                continue  # its watcher has gone meanwhile
             eta_s = round(time_s) if np.isfinite(time_s) else None
             follower.tracked(Track(position.driver_id, position.place, position.heading_deg, eta_s, position.age_ms))
 

@@ -242,4 +242,5 @@ def _write_assignment(ride: Ride) -> ride_pb2.Assignment | None:
         arrived_at_ms=assignment.arrived_at_ms,
         started_at_ms=assignment.started_at_ms,
         completed_at_ms=assignment.completed_at_ms,
+        travel_times_version=assignment.travel_times_version,
     )

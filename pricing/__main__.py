@@ -27,7 +27,8 @@ from pricing.recorder import QuoteRecorder
 from pricing.redis_store import RedisPricingStore
 from pricing.repricer import RepricedCity, Repricer
 from pricing.servicer import ACCESS, FULL_NAME, PricingServicer
-from routing.city import routers_of
+from routing.city import sources_of
+from routing.sources import loops_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.ids import CityId
     from hexhail.rpc.server import Shell
     from hexhail.rpc.service import Runtime
-    from routing.model import Router
+    from routing.sources import RouterSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,22 @@ async def running(
     redis_url: str,
     location_address: str,
     matching_address: str,
-    routers: Mapping[CityId, Router],
+    sources: Mapping[CityId, RouterSource],
     shell: Shell | None = None,
 ) -> AsyncIterator[Running]:
-    """Serves pricing, and keeps surge up to date, for the time of the block.
+    """Serves pricing, and keeps surge up to date, for the time of the block; `sources` of travel times are closed at its end.
 
-    Raises CityError for a city's wrong [pricing] section or a missing router, ListenError, ValueError for a bad key.
+    Raises CityError for a city's wrong [pricing] section or missing travel times, ListenError, ValueError for a bad key.
     """
     if len(quote_key) != KEY_BYTES:
         raise ValueError(f"the quote key has {len(quote_key)} bytes instead of {KEY_BYTES}")
     params = {city.city_id: pricing_params(city) for city in cities}
     for city_id in params:
-        if city_id not in routers:
-            raise CityError(f"{city_id} has no router")
+        if city_id not in sources:
+            raise CityError(f"{city_id} has no travel times")
     async with AsyncExitStack() as stack:
+        for source in sources.values():
+            stack.push_async_callback(source.aclose)
         client = connect(redis_url)
         stack.push_async_callback(client.aclose)
         store = RedisPricingStore(client)
@@ -100,7 +103,7 @@ async def running(
         servicer = PricingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
             cities,
             quoted={
-                city.city_id: QuotedCity(city, params[city.city_id], routers[city.city_id], recorders[city.city_id])
+                city.city_id: QuotedCity(city, params[city.city_id], sources[city.city_id], recorders[city.city_id])
                 for city in cities
             },
             quoter=Quoter(clock=clock, board=board, quote_key=quote_key),
@@ -108,7 +111,7 @@ async def running(
             clock=clock,
         )
         spec = ServiceSpec(FULL_NAME, servicer, PricingServiceServicer, add_PricingServiceServicer_to_server, ACCESS)
-        await stack.enter_async_context(background({"repricer": repricer.run}, clock))
+        await stack.enter_async_context(background({"repricer": repricer.run, **loops_of(sources)}, clock))
 
         async def prices_known() -> None:
             for city_id in params:
@@ -130,7 +133,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
         redis_url=runtime.redis_url,
         location_address=settings.location_address,
         matching_address=settings.matching_address,
-        routers=routers_of(runtime.cities, settings),
+        sources=sources_of(runtime.cities, settings),
         shell=runtime.shell,
     )
 

@@ -48,13 +48,18 @@ class SurgeBasis:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The factors of a price, and lines that sum exactly to it."""
+    """The factors of a price, and lines that sum exactly to it.
+
+    travel_times_version : names the times and distances that were priced
+    travel_times_fell_back : the city's own router did not answer, so another one did
+    """
 
     lines: tuple[FareLine, ...]
     multiplier_milli: int
     time_of_day_milli: int
     surge: SurgeBasis
     travel_times_version: str
+    travel_times_fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

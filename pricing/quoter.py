@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pricing.params import PricingParams
     from pricing.recorder import QuoteRecorder
     from routing.model import Router
+    from routing.sources import RouterSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class QuotedCity:
 
     city: City
     params: PricingParams
-    router: Router
+    travel_times: RouterSource
     recorder: QuoteRecorder
 
 
@@ -62,7 +63,8 @@ class Quoter:
         """
         city, now_ms = one.city, self._clock.now_ms()
         surge = self._board.current(city.city_id, now_ms)
-        distance_m, duration_s = travel(one.router, stops, now_ms)
+        travelled = await one.travel_times.ask(lambda router: travel(router, stops, now_ms))
+        distance_m, duration_s = travelled.value
         cell = cell_of(Place(stops[0].lat_e7 / E7, stops[0].lng_e7 / E7), city.surge_resolution)
         row = surge.table.of(np.array([cell], dtype=np.uint64))
         multiplier_milli = int(row.multiplier_milli[0])
@@ -79,7 +81,7 @@ class Quoter:
                 stops=tuple(stops),
                 fare_minor=priced.fare_minor,
                 currency_code=city.currency_code,
-                receipt=Receipt(priced.lines, multiplier_milli, tod_milli, basis, one.router.version),
+                receipt=Receipt(priced.lines, multiplier_milli, tod_milli, basis, travelled.version, travelled.fell_back),
                 distance_m=distance_m,
                 duration_s=duration_s,
                 issued_at_ms=now_ms,

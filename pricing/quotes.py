@@ -90,6 +90,7 @@ def _table_of(quote: Quote) -> dict[str, object]:
         "time_of_day": receipt.time_of_day_milli,
         "surge": [basis.cell, basis.surge_version, basis.as_of_ms, basis.stale, basis.supply, basis.demand_milli],
         "travel_times": receipt.travel_times_version,
+        **({"fell_back": True} if receipt.travel_times_fell_back else {}),
         "distance": quote.distance_m,
         "duration": quote.duration_s,
         "issued": quote.issued_at_ms,
@@ -104,6 +105,7 @@ def _quote_of(table: dict[str, Any]) -> Quote:
         time_of_day_milli=table["time_of_day"],
         surge=SurgeBasis(*table["surge"]),
         travel_times_version=table["travel_times"],
+        travel_times_fell_back=bool(table.get("fell_back", False)),
     )
     return Quote(
         quote_id=QuoteId(table["id"]),

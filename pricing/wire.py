@@ -195,6 +195,7 @@ def _receipt_message(receipt: Receipt) -> quote_pb2.Receipt:
             demand_milli=min(basis.demand_milli, _MAX_COUNT),
         ),
         travel_times_version=receipt.travel_times_version,
+        travel_times_fell_back=receipt.travel_times_fell_back,
     )
 
 

@@ -79,6 +79,7 @@ class AssignmentView:
     arrived_at_ms: int
     started_at_ms: int
     completed_at_ms: int
+    travel_times_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class QuoteView:
     duration_s: int
     expires_at_ms: int
     quote_token: bytes
+    travel_times_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ def ride_view(ride: ride_pb2.Ride) -> RideView:
             bound.arrived_at_ms,
             bound.started_at_ms,
             bound.completed_at_ms,
+            bound.travel_times_version,
         )
     return RideView(
         ride_id=ride.ride_id,
@@ -105,6 +106,7 @@ def quote_view(quote: quote_pb2.Quote) -> QuoteView:
         duration_s=quote.duration_s,
         expires_at_ms=quote.expires_at_ms,
         quote_token=quote.quote_token,
+        travel_times_version=quote.receipt.travel_times_version,
     )
 
 

@@ -30,6 +30,7 @@ async def test_a_ride_from_quote_to_completion(stores: Stores, postgres_dsn: str
         told = await rider.until_state(RideState.ACCEPTED)
         assert told.assignment is not None
         assert told.assignment.driver_id == phone.app.driver_id
+        assert told.assignment.travel_times_version == quote.travel_times_version == world.router.version
         assert (await world.operator().get_driver("d1")).ride_id == ride.ride_id
 
         await world.matching.tracker.look()

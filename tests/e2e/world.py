@@ -17,6 +17,7 @@ from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.settings import Settings
 from hexhail.rpc.tokens import Role, mint_token
 from routing.city import router_for
+from routing.sources import FixedSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -80,7 +81,7 @@ async def world_of(
     """Location, matching and pricing of one city, on empty stores, for the time of the block."""
     clock = clock or ManualClock(START_MS)
     router = router_for(city.policies["routing"], city.time_zone, Path(), None)
-    cities, routers = Cities([city]), {city.city_id: router}
+    cities, sources = Cities([city]), {city.city_id: FixedSource(router)}
     common: dict[str, Any] = {"clock": clock, "token_key": TOKEN_KEY, "redis_url": stores.redis_url}
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hx"))
@@ -94,7 +95,7 @@ async def world_of(
                 postgres_dsn=stores.postgres_dsn,
                 location_address=at["location"],
                 pricing_address=at["pricing"],
-                routers=routers,
+                sources=sources,
                 wrap_claims=wrap_claims,
                 **common,
             )
@@ -106,7 +107,7 @@ async def world_of(
                 quote_key=QUOTE_KEY,
                 location_address=at["location"],
                 matching_address=at["matching"],
-                routers=routers,
+                sources=sources,
                 **common,
             )
         )

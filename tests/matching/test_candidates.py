@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,32 +13,10 @@ from hypothesis import strategies as st
 from matching.candidates import Consideration, DriverFacts, NotOffered, consider, with_outcome
 from matching.model import OfferState, Ride
 from matching.offers import OfferParams, decide
-from matching.ranking import Candidates, RankingParams
-from tests.matching.rides import NOW_MS, offered, plan, searching
+from tests.matching.rides import GOOD, NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
 
-NEAREST_FIRST = RankingParams(policy="eta")
-GOOD = {"known": True, "online": True, "suspended": False, "busy": False, "has_live_offer": False, "has_session": True}
-
-
-def candidates(*driver_ids: str, **columns: Any) -> Candidates:
-    """Drivers that need a minute more each, the first one minute."""
-    n = len(driver_ids)
-    made: dict[str, Any] = {
-        "driver_ids": driver_ids,
-        "distance_m": np.arange(1, n + 1) * 500.0,
-        "pickup_eta_s": np.arange(1, n + 1) * 60.0,
-        "rating_milli": np.full(n, 4_500),
-        "acceptance_milli": np.full(n, 900),
-        "heading_deg": np.full(n, np.nan),
-        "bearing_deg": np.zeros(n),
-    }
-    return Candidates(**{**made, **columns})
-
-
-def facts(*drivers: dict[str, bool]) -> DriverFacts:
-    """Facts of drivers, each a good one but for what its table says."""
-    rows = [{**GOOD, **driver} for driver in drivers]
-    return DriverFacts(**{f.name: np.array([row[f.name] for row in rows], np.bool_) for f in fields(DriverFacts)})
+if TYPE_CHECKING:
+    from matching.ranking import Candidates
 
 
 def considered(ride: Ride, who: Candidates, known: DriverFacts) -> Consideration:

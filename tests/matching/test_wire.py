@@ -15,6 +15,7 @@ from hexhail.kernel.geo import Place, cell_of
 from hexhail.kernel.ids import CityId, DriverId
 from hexhail.rpc.tokens import Principal, Role
 from matching import wire
+from matching.candidates import consider
 from matching.events_wire import encode_ride_events
 from matching.model import (
     DeadlinePassed,
@@ -33,9 +34,10 @@ from matching.model import (
 )
 from matching.offers import OfferParams, PhaseParams, begin, decide
 from matching.store import Change, Driver
-from tests.matching.rides import NOW_MS, offered, plan, searching
+from tests.matching.rides import NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
 
 if TYPE_CHECKING:
+    from matching.candidates import Consideration
     from matching.model import Decision, Event, Ride
 
 PARAMS = OfferParams(phases=(PhaseParams(3, 100.0, 2_000.0),))  # as long as the search: its end is the ride's
@@ -107,6 +109,22 @@ def test_two_methods_whose_bodies_look_alike_are_two_requests() -> None:
     assert len(digests) == 2
 
 
+def considered(travel_times_version: str, *, fell_back: bool) -> Consideration:
+    """A search in which one driver was found."""
+    return consider(
+        searching(),
+        1,
+        candidates("d1"),
+        facts({}),
+        NEAREST_FIRST,
+        searched_radius_m=2_000.0,
+        complete=True,
+        as_of_ms=NOW_MS,
+        travel_times_version=travel_times_version,
+        travel_times_fell_back=fell_back,
+    )
+
+
 def history(*events: Event) -> list[tuple[Ride | None, Decision]]:
     """Each change of a ride to which these things happen, its request first."""
     decision = begin(replace(searching(), version=0), NOW_MS)
@@ -127,6 +145,21 @@ HISTORIES: list[tuple[Event, ...]] = [
     (ASKED, OfferAccepted("o-d1"), DriverArrived("d1"), DeadlinePassed()),
     (ASKED, OfferAccepted("o-d1"), DriverArrived("d1"), RideStarted("d1"), DeadlinePassed()),
 ]
+
+
+def test_every_event_of_a_ride_names_the_travel_times_that_it_was_decided_with() -> None:
+    """The quote's until a search, then the search's own, marked where the city's router did not answer."""
+    asked = replace(ASKED, travel_times_version="of-the-search")
+    versions: list[list[str]] = []
+    for before, decision in history(asked, OfferAccepted("o-d1"), DriverArrived("d1")):
+        searched = considered("of-the-search", fell_back=True) if len(versions) == 1 else None
+        change = Change(before, decision, "somebody", consideration=searched)
+        envelopes = [event_pb2.Envelope.FromString(packed) for _, packed in encode_ride_events(change)]
+        versions.append([envelope.traffic_version for envelope in envelopes])
+        if searched is not None:
+            assert envelopes[0].candidates_ranked.travel_times_fell_back
+    assert versions == [["of-the-quote"], ["of-the-search"] * 2, ["of-the-search"], ["of-the-search"]]
+    assert wire.write_ride(decision.ride).assignment.travel_times_version == "of-the-search"
 
 
 def test_whatever_happens_to_a_ride_is_told_by_the_event_log() -> None:

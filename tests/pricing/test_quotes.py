@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,11 @@ def reason_of(token: bytes, key: bytes = KEY) -> Reason:
 
 def test_a_quote_comes_back_whole() -> None:
     assert open_quote(TOKEN, KEY) == QUOTE
+
+
+def test_a_quote_by_another_router_than_the_citys_own_says_so_for_good() -> None:
+    marked = replace(QUOTE, receipt=replace(QUOTE.receipt, travel_times_fell_back=True))
+    assert open_quote(sign_quote(marked, KEY), KEY) == marked
 
 
 def test_equal_quotes_have_equal_tokens() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -13,6 +14,7 @@ from hexhail.kernel.errors import Reason
 from hexhail.kernel.geo import Place, cell_of
 from hexhail.rpc.tokens import Role
 from pricing.__main__ import running
+from routing.sources import Answered, RouterSource
 from tests.pricing.world import (
     DROPOFF,
     NOON_MS,
@@ -21,6 +23,7 @@ from tests.pricing.world import (
     RIDER,
     SERVICE,
     TESTPORT,
+    TestRouter,
     city,
     lat_lngs,
     metadata,
@@ -28,11 +31,15 @@ from tests.pricing.world import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from redis.asyncio import Redis
 
+    from routing.model import Router
+    from routing.sources import Loops
     from tests.pricing.world import Pricing, World
+
+T = TypeVar("T")
 
 CELL = cell_of(PICKUP, 8)
 
@@ -74,6 +81,50 @@ async def test_a_quote_says_what_it_is_made_of(pricing: Pricing) -> None:
     assert quote.fare.amount_minor == 1200 == sum(line.amount_minor for line in quote.receipt.lines)
     assert (quote.issued_at_ms, quote.expires_at_ms) == (NOON_MS, NOON_MS + 120_000)
     assert reply.as_of_ms == basis.as_of_ms == NOON_MS
+
+
+class Changing(RouterSource):
+    """Another router for every question, each twice as far as the one before; the second does not answer itself."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.closed = False
+        self.watched = asyncio.Event()
+
+    async def ask(self, question: Callable[[Router], T]) -> Answered[T]:
+        self.asked += 1
+        far = 2.0**self.asked
+        router = TestRouter(distance_m=1_000 * far, time_s=100 * far, version=f"times-{self.asked}")
+        return Answered(question(router), router.version, fell_back=self.asked == 2)
+
+    def loops(self) -> Loops:
+        async def watch() -> None:
+            self.watched.set()
+            await asyncio.Event().wait()
+
+        return {"travel times": watch}
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_distance_and_time_of_a_quote_are_of_one_version_whatever_changes(world: World) -> None:
+    world.source = source = Changing()
+    async with world.pricing() as pricing:
+        await pricing.running.repricer.recompute()
+        for version, fell_back in (("times-1", False), ("times-2", True), ("times-3", False)):
+            [quote] = (await pricing.quotes(products=["economy"])).quotes
+            far = 2**source.asked
+            assert (quote.distance_m, quote.duration_s) == (1_000 * far, 100 * far)
+            assert (quote.receipt.travel_times_version, quote.receipt.travel_times_fell_back) == (version, fell_back)
+
+
+async def test_what_travel_times_need_runs_beside_the_service_and_ends_with_it(world: World) -> None:
+    world.source = source = Changing()
+    async with world.pricing():
+        await source.watched.wait()
+        assert not source.closed
+    assert source.closed
 
 
 async def test_every_leg_counts(pricing: Pricing) -> None:
@@ -254,6 +305,6 @@ async def test_a_quote_key_of_another_length_is_refused(world: World) -> None:
             redis_url="",
             location_address="",
             matching_address="",
-            routers={},
+            sources={},
         ):
             pass

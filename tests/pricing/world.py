@@ -29,6 +29,7 @@ from hexhail.rpc.server import Server, ServiceSpec, serving
 from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
 from pricing.__main__ import Running, running
+from routing.sources import FixedSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hexhail.api.pricing.v1.pricing_service_pb2_grpc import PricingServiceAsyncStub
     from hexhail.kernel.errors import DomainError
     from routing.model import Floats32, Route
+    from routing.sources import RouterSource
 
 TOKEN_KEY = b"t" * 32
 QUOTE_KEY = b"q" * 32
@@ -237,6 +239,7 @@ class World:
     peers: Peers
     redis_url: str
     router: TestRouter
+    source: RouterSource
     location: Server
     matching: Server
 
@@ -255,7 +258,7 @@ class World:
                     redis_url=redis_url or self.redis_url,
                     location_address=self.location.address,
                     matching_address=self.matching.address,
-                    routers={one.city_id: self.router for one in served},
+                    sources={one.city_id: self.source for one in served},
                 )
             )
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(service.address))
@@ -271,7 +274,8 @@ async def world_at(now_ms: int, redis_url: str) -> AsyncIterator[World]:
         serving(location_spec(peers), "127.0.0.1:0", TOKEN_KEY) as location,
         serving(matching_spec(peers), "127.0.0.1:0", TOKEN_KEY) as matching,
     ):
-        yield World(clock, peers, redis_url, TestRouter(), location, matching)
+        router = TestRouter()
+        yield World(clock, peers, redis_url, router, FixedSource(router), location, matching)
 
 
 async def until(condition: Any, within_s: float = 10.0) -> None:

@@ -103,7 +103,7 @@ class Envelope(_message.Message):
     """Place among the events of one version, from 0."""
     at_ms: _builtins.int
     policy_version: _builtins.str
-    """Which rules, travel times and surge the decision saw."""
+    """Which rules, travel times and surge the decision saw. Of a ride's travel times, those of its latest search, or of its quote."""
     traffic_version: _builtins.str
     surge_version: _builtins.int
     seed: _builtins.int
@@ -253,11 +253,14 @@ class CandidatesRanked(_message.Message):
     SEARCHED_RADIUS_M_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     AS_OF_MS_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     policy: _builtins.str
     searched_radius_m: _builtins.float
     complete: _builtins.bool
     as_of_ms: _builtins.int
+    travel_times_fell_back: _builtins.bool
+    """The city's own router did not answer, so that another one gave the times."""
     @_builtins.property
     def driver_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -289,10 +292,11 @@ class CandidatesRanked(_message.Message):
         searched_radius_m: _builtins.float = ...,
         complete: _builtins.bool = ...,
         as_of_ms: _builtins.int = ...,
+        travel_times_fell_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "not_offered_reason", b"not_offered_reason", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "not_offered_reason", b"not_offered_reason", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

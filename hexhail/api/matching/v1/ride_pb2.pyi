@@ -184,6 +184,7 @@ class Assignment(_message.Message):
     ARRIVED_AT_MS_FIELD_NUMBER: _builtins.int
     STARTED_AT_MS_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_MS_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
     driver_id: _builtins.str
     accepted_at_ms: _builtins.int
     pickup_eta_s: _builtins.int
@@ -191,6 +192,8 @@ class Assignment(_message.Message):
     arrived_at_ms: _builtins.int
     started_at_ms: _builtins.int
     completed_at_ms: _builtins.int
+    travel_times_version: _builtins.str
+    """Which travel times pickup_eta_s comes from."""
     def __init__(
         self,
         *,
@@ -200,10 +203,11 @@ class Assignment(_message.Message):
         arrived_at_ms: _builtins.int = ...,
         started_at_ms: _builtins.int = ...,
         completed_at_ms: _builtins.int = ...,
+        travel_times_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at_ms", b"accepted_at_ms", "arrived_at_ms", b"arrived_at_ms", "completed_at_ms", b"completed_at_ms", "driver_id", b"driver_id", "pickup_eta_s", b"pickup_eta_s", "started_at_ms", b"started_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at_ms", b"accepted_at_ms", "arrived_at_ms", b"arrived_at_ms", "completed_at_ms", b"completed_at_ms", "driver_id", b"driver_id", "pickup_eta_s", b"pickup_eta_s", "started_at_ms", b"started_at_ms", "travel_times_version", b"travel_times_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,21 +26,21 @@ from hexhail.api.common.v1 import geo_pb2 as hexhail_dot_api_dot_common_dot_v1_d
 from hexhail.api.common.v1 import money_pb2 as hexhail_dot_api_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hexhail/api/pricing/v1/quote.proto\x12\x16hexhail.api.pricing.v1\x1a\x1fhexhail/api/common/v1/geo.proto\x1a!hexhail/api/common/v1/money.proto\"\xc3\x02\n\x05Quote\x12\x10\n\x08quote_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ity_id\x18\x02 \x01(\t\x12\x10\n\x08rider_id\x18\x03 \x01(\t\x12\x0f\n\x07product\x18\x04 \x01(\t\x12,\n\x05stops\x18\x05 \x03(\x0b\x32\x1d.hexhail.api.common.v1.LatLng\x12*\n\x04\x66\x61re\x18\x06 \x01(\x0b\x32\x1c.hexhail.api.common.v1.Money\x12\x30\n\x07receipt\x18\x07 \x01(\x0b\x32\x1f.hexhail.api.pricing.v1.Receipt\x12\x12\n\ndistance_m\x18\x08 \x01(\r\x12\x12\n\nduration_s\x18\t \x01(\r\x12\x14\n\x0cissued_at_ms\x18\n \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x0b \x01(\x03\x12\x13\n\x0bquote_token\x18\x0c \x01(\x0c\"\xc0\x01\n\x07Receipt\x12/\n\x05lines\x18\x01 \x03(\x0b\x32 .hexhail.api.pricing.v1.FareLine\x12\x18\n\x10multiplier_milli\x18\x02 \x01(\r\x12\x19\n\x11time_of_day_milli\x18\x03 \x01(\r\x12\x31\n\x05surge\x18\x04 \x01(\x0b\x32\".hexhail.api.pricing.v1.SurgeBasis\x12\x1c\n\x14travel_times_version\x18\x05 \x01(\t\"T\n\x08\x46\x61reLine\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.hexhail.api.pricing.v1.FareLineKind\x12\x14\n\x0c\x61mount_minor\x18\x02 \x01(\x03\"x\n\nSurgeBasis\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\x06\x12\x15\n\rsurge_version\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\r\n\x05stale\x18\x04 \x01(\x08\x12\x0e\n\x06supply\x18\x05 \x01(\r\x12\x14\n\x0c\x64\x65mand_milli\x18\x06 \x01(\r*\xef\x01\n\x0c\x46\x61reLineKind\x12\x1e\n\x1a\x46\x41RE_LINE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41RE_LINE_KIND_BASE\x10\x01\x12\x1b\n\x17\x46\x41RE_LINE_KIND_DISTANCE\x10\x02\x12\x1b\n\x17\x46\x41RE_LINE_KIND_DURATION\x10\x03\x12\x1e\n\x1a\x46\x41RE_LINE_KIND_TIME_OF_DAY\x10\x04\x12\x18\n\x14\x46\x41RE_LINE_KIND_SURGE\x10\x05\x12\x1a\n\x16\x46\x41RE_LINE_KIND_MINIMUM\x10\x06\x12\x16\n\x12\x46\x41RE_LINE_KIND_FEE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hexhail/api/pricing/v1/quote.proto\x12\x16hexhail.api.pricing.v1\x1a\x1fhexhail/api/common/v1/geo.proto\x1a!hexhail/api/common/v1/money.proto\"\xc3\x02\n\x05Quote\x12\x10\n\x08quote_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ity_id\x18\x02 \x01(\t\x12\x10\n\x08rider_id\x18\x03 \x01(\t\x12\x0f\n\x07product\x18\x04 \x01(\t\x12,\n\x05stops\x18\x05 \x03(\x0b\x32\x1d.hexhail.api.common.v1.LatLng\x12*\n\x04\x66\x61re\x18\x06 \x01(\x0b\x32\x1c.hexhail.api.common.v1.Money\x12\x30\n\x07receipt\x18\x07 \x01(\x0b\x32\x1f.hexhail.api.pricing.v1.Receipt\x12\x12\n\ndistance_m\x18\x08 \x01(\r\x12\x12\n\nduration_s\x18\t \x01(\r\x12\x14\n\x0cissued_at_ms\x18\n \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x0b \x01(\x03\x12\x13\n\x0bquote_token\x18\x0c \x01(\x0c\"\xe0\x01\n\x07Receipt\x12/\n\x05lines\x18\x01 \x03(\x0b\x32 .hexhail.api.pricing.v1.FareLine\x12\x18\n\x10multiplier_milli\x18\x02 \x01(\r\x12\x19\n\x11time_of_day_milli\x18\x03 \x01(\r\x12\x31\n\x05surge\x18\x04 \x01(\x0b\x32\".hexhail.api.pricing.v1.SurgeBasis\x12\x1c\n\x14travel_times_version\x18\x05 \x01(\t\x12\x1e\n\x16travel_times_fell_back\x18\x06 \x01(\x08\"T\n\x08\x46\x61reLine\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.hexhail.api.pricing.v1.FareLineKind\x12\x14\n\x0c\x61mount_minor\x18\x02 \x01(\x03\"x\n\nSurgeBasis\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\x06\x12\x15\n\rsurge_version\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\r\n\x05stale\x18\x04 \x01(\x08\x12\x0e\n\x06supply\x18\x05 \x01(\r\x12\x14\n\x0c\x64\x65mand_milli\x18\x06 \x01(\r*\xef\x01\n\x0c\x46\x61reLineKind\x12\x1e\n\x1a\x46\x41RE_LINE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41RE_LINE_KIND_BASE\x10\x01\x12\x1b\n\x17\x46\x41RE_LINE_KIND_DISTANCE\x10\x02\x12\x1b\n\x17\x46\x41RE_LINE_KIND_DURATION\x10\x03\x12\x1e\n\x1a\x46\x41RE_LINE_KIND_TIME_OF_DAY\x10\x04\x12\x18\n\x14\x46\x41RE_LINE_KIND_SURGE\x10\x05\x12\x1a\n\x16\x46\x41RE_LINE_KIND_MINIMUM\x10\x06\x12\x16\n\x12\x46\x41RE_LINE_KIND_FEE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hexhail.api.pricing.v1.quote_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FARELINEKIND']._serialized_start=860
-  _globals['_FARELINEKIND']._serialized_end=1099
+  _globals['_FARELINEKIND']._serialized_start=892
+  _globals['_FARELINEKIND']._serialized_end=1131
   _globals['_QUOTE']._serialized_start=131
   _globals['_QUOTE']._serialized_end=454
   _globals['_RECEIPT']._serialized_start=457
-  _globals['_RECEIPT']._serialized_end=649
-  _globals['_FARELINE']._serialized_start=651
-  _globals['_FARELINE']._serialized_end=735
-  _globals['_SURGEBASIS']._serialized_start=737
-  _globals['_SURGEBASIS']._serialized_end=857
+  _globals['_RECEIPT']._serialized_end=681
+  _globals['_FARELINE']._serialized_start=683
+  _globals['_FARELINE']._serialized_end=767
+  _globals['_SURGEBASIS']._serialized_start=769
+  _globals['_SURGEBASIS']._serialized_end=889
 # @@protoc_insertion_point(module_scope)

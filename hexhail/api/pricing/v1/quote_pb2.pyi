@@ -123,12 +123,15 @@ class Receipt(_message.Message):
     TIME_OF_DAY_MILLI_FIELD_NUMBER: _builtins.int
     SURGE_FIELD_NUMBER: _builtins.int
     TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
     multiplier_milli: _builtins.int
     """Surge, thousandths."""
     time_of_day_milli: _builtins.int
     """Thousandths."""
     travel_times_version: _builtins.str
     """Which travel times were used."""
+    travel_times_fell_back: _builtins.bool
+    """The city's own router did not answer, so that another one did."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___FareLine]:
         """Each in minor units of the fare's currency."""
@@ -145,10 +148,11 @@ class Receipt(_message.Message):
         time_of_day_milli: _builtins.int = ...,
         surge: Global___SurgeBasis | None = ...,
         travel_times_version: _builtins.str = ...,
+        travel_times_fell_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["surge", b"surge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "multiplier_milli", b"multiplier_milli", "surge", b"surge", "time_of_day_milli", b"time_of_day_milli", "travel_times_version", b"travel_times_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "multiplier_milli", b"multiplier_milli", "surge", b"surge", "time_of_day_milli", b"time_of_day_milli", "travel_times_fell_back", b"travel_times_fell_back", "travel_times_version", b"travel_times_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
