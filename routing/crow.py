@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hexhail.kernel.geo import Place
 
 HOURS = 24
+ROUNDING_SLACK = 1.000_1
+"""How much faster a way may seem to be, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class CrowRouter:
         """How fast does one drive in this hour of the city's day?"""
         hour = datetime.fromtimestamp(depart_ms / MS_PER_S, self._zone).hour
         return self._params.speed_kmh_by_hour[hour] / 3.6
+
+    @property
+    def top_speed_mps(self) -> float:
+        """The fastest hour's."""
+        return max(self._params.speed_kmh_by_hour) / 3.6 / self._params.detour_factor * ROUNDING_SLACK
 
     def covers(self, places: Floats) -> Bools:
         """Every place. bool[n]."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from hexhail.kernel import geo
 from hexhail.kernel.units import MS_PER_S
 
 if TYPE_CHECKING:
@@ -95,6 +96,14 @@ class RoadGraph:
     def places(self) -> Floats:
         """Where are the nodes? float64[n_nodes, 2], lat and lng in degrees."""
         return np.column_stack((self.lat, self.lng))
+
+    def top_speed_mps(self) -> float:
+        """How fast at most does an edge bring one from junction to junction, as the crow flies? 0 where there are no edges."""
+        if not self.n_edges:
+            return 0.0
+        tail = self.tail()
+        straight_m = geo.distances_m(self.lat[tail], self.lng[tail], self.lat[self.head], self.lng[self.head])
+        return float((straight_m / self.time_s).max())
 
     def slowed(self, slowness: npt.NDArray[np.floating]) -> RoadGraph:
         """The same streets where driving takes `slowness` (float[n_edges], finite, above 0) times as long. Raises ValueError."""

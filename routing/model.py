@@ -63,6 +63,11 @@ class Router(Protocol):
     version: str
     """Names the data and the parameters that the answers come from: equal versions give equal answers."""
 
+    @property
+    def top_speed_mps(self) -> float:
+        """No two places are nearer in time than their great-circle distance at this speed, whenever one departs; above 0."""
+        ...
+
     def covers(self, places: Floats) -> Bools:
         """Which of these places can a route begin or end at? bool[n]."""
         ...

@@ -91,6 +91,7 @@ class TestRouter:
     unreachable: set[int] = field(default_factory=set)
     """Legs that cannot be travelled."""
     version: str = "test-1"
+    top_speed_mps: float = 100.0
 
     def covers(self, places: Any) -> Any:
         return np.ones(len(places), dtype=np.bool_)
