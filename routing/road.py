@@ -35,17 +35,21 @@ class RoadParams:
     time_factor : how much longer than free flow a way takes (Manhattan's real rides: a median of 2.2)
     snap_limit_m : a place farther than this from every junction is off the network
     approach_speed_mps : how fast one covers the straight line between a place and its junction
+    terminal_s : what every trip takes besides, for setting out and pulling up; half of it at either end
     """
 
     time_factor: float = 1.0
     snap_limit_m: float = 300.0
     approach_speed_mps: float = 5.0
+    terminal_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("time_factor", "snap_limit_m", "approach_speed_mps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}, not above 0")
+        if not (math.isfinite(self.terminal_s) and self.terminal_s >= 0):
+            raise ValueError(f"terminal_s is {self.terminal_s}, not 0 or more")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,9 +110,9 @@ class RoadRouter:
         times = _gather(self._tables.times_s, starts.nodes, ends.nodes)
         times *= np.float32(self.params.time_factor)
         times += (starts.gap_m / self.params.approach_speed_mps).astype(np.float32)
-        times += (ends.gap_m / self.params.approach_speed_mps).astype(np.float32)[:, None]
+        times += (ends.gap_m / self.params.approach_speed_mps + self.params.terminal_s).astype(np.float32)[:, None]
         rows, columns, straight_m = _straight(starts, ends)
-        times[rows, columns] = straight_m / self.params.approach_speed_mps
+        times[rows, columns] = self._straight_s(straight_m)
         return times.T
 
     def distances_m(self, origins: Floats, destinations: Floats) -> Floats32:
@@ -125,10 +129,9 @@ class RoadRouter:
         """How long from the i-th origin to the i-th destination? float32[n], seconds."""
         starts, ends = self._snap_pairs(origins, destinations)
         on_roads_s = self._tables.times_s[ends.nodes, starts.nodes] * self.params.time_factor
+        by_road_s = on_roads_s + (starts.gap_m + ends.gap_m) / self.params.approach_speed_mps + self.params.terminal_s
         straight_m = _pair_straight_m(starts, ends)
-        legs_m = np.where(np.isfinite(straight_m), straight_m, starts.gap_m + ends.gap_m)
-        on_roads_s[np.isfinite(straight_m)] = 0.0
-        return (on_roads_s + legs_m / self.params.approach_speed_mps).astype(np.float32)
+        return np.where(np.isfinite(straight_m), self._straight_s(straight_m), by_road_s).astype(np.float32)
 
     def pair_distances_m(self, origins: Floats, destinations: Floats) -> Floats32:
         """How far from the i-th origin to the i-th destination? float32[n], metres."""
@@ -153,8 +156,14 @@ class RoadRouter:
         gap_m = np.concatenate(([start_gap_m], np.zeros(len(time_s)), [end_gap_m]))
         return self._joined(places, road_s, gap_m, np.concatenate(([0.0], length_m, [0.0])) + gap_m)
 
+    def _straight_s(self, straight_m: Floats) -> Floats:
+        """How long do those trips take that go straight? No time at all where one is there already."""
+        return straight_m / self.params.approach_speed_mps + np.where(straight_m > 0, self.params.terminal_s, 0.0)
+
     def _joined(self, places: Floats, road_s: Floats, gap_m: Floats, length_m: Floats) -> Route:
         steps_s = road_s * self.params.time_factor + gap_m / self.params.approach_speed_mps
+        if length_m.any():
+            steps_s[[0, -1]] += self.params.terminal_s / 2 if len(steps_s) > 1 else self.params.terminal_s
         moving = steps_s > 0
         if not moving.any():
             moving[-1] = True
