@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from hexhail.kernel.tables import structure
 from routing.crow import CrowParams, CrowRouter
 from routing.grid import GridParams, grid_graph
+from routing.hierarchy import HierarchyRouter, load_hierarchy
 from routing.loaders import load_road_graph
 from routing.road import RoadParams, RoadRouter
 from routing.sources import FixedSource
-from routing.tables import load_tables
+from routing.tables import MAX_NODES, load_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,8 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
     """Which router does a city's `[routing]` table ask for?
 
     `kind` is one of: `crow` (with the fields of CrowParams, less the time zone), `road` (with `file`, relative to the data
-    folder, and the fields of RoadParams), `grid` (with the fields of GridParams and of RoadParams).
+    folder, and the fields of RoadParams), `grid` (with the fields of GridParams and of RoadParams). Of roads, up to MAX_NODES
+    junctions get all-pairs tables, more a hierarchy.
 
     Raises ValueError for unknown keys and unfit values; FileNotFoundError for a road file that is not there;
     RoutingFileError for one that cannot be used.
@@ -51,7 +53,9 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
         graph = _graph_of_file(rest, data_dir)
     else:
         raise ValueError(f"routing: kind is {kind!r}, not one of {', '.join(KINDS)}")
-    return RoadRouter(graph, load_tables(graph, cache_dir), road)
+    if graph.n_nodes > MAX_NODES:
+        return HierarchyRouter(graph, load_hierarchy(graph, cache_dir), road)
+    return RoadRouter(graph, load_tables(graph, cache_dir), road, cache_dir)
 
 
 def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:

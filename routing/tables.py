@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +11,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from hexhail.kernel.units import MS_PER_S
+from routing.cache_files import one_at_a_time, write_file
 from routing.graph import MM_PER_M, RoadGraph
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from routing.model import Floats32
 
 MAX_NODES = 10_000
@@ -69,13 +69,11 @@ def load_tables(graph: RoadGraph, cache_dir: Path | None) -> Tables:
     """
     if cache_dir is None:
         return build_tables(graph)
-    cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"tables-{LAYOUT}-{graph.digest()}.npy"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(path):
         stacked = _mapped(path, graph.n_nodes)
         if stacked is None:
-            _write(path, _stacked(graph))
+            write_file(path, partial(np.save, arr=_stacked(graph)))
             stacked = _mapped(path, graph.n_nodes)
     if stacked is None:
         raise OSError(f"{path} was written and cannot be read")
@@ -121,14 +119,3 @@ def _mapped(path: Path, n_nodes: int) -> Floats32 | None:
         return None
     tables: Floats32 = mapped.view(np.ndarray)
     return tables
-
-
-def _write(path: Path, stacked: Floats32) -> None:
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, stacked)
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise

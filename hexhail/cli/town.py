@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hexhail.cities import CityError, load_city, policy_of
 from routing.city import router_for
-from routing.road import RoadRouter
+from routing.joining import JoinedRouter
 from simulator.gridport import default_shock, grid_requests
 from simulator.params import SimulatorParams
 from simulator.requests import RideRequests, Window, load_taxi_requests
@@ -82,7 +82,7 @@ def town_of(wish: Wish, settings: Settings) -> Town:
 
 
 def _synthetic(city: City, router: Router, params: SimulatorParams, minutes: float | None, drivers: int, wish: Wish) -> Town:
-    if not isinstance(router, RoadRouter):
+    if not isinstance(router, JoinedRouter):
         raise CityError(f"{city.city_id}: synthetic requests need streets: [routing] kind grid or road")
     demand = params.demand(minutes or _SYNTHETIC_MINUTES, wish.sample, wish.seed)
     shock = params.shock or default_shock(router.graph)
