@@ -16,6 +16,7 @@ from hexhail.kernel.units import MS_PER_S
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Floats
+    from routing.bends import Bends
 
 Ints32 = npt.NDArray[np.int32]
 
@@ -31,6 +32,7 @@ class RoadGraph:
     head : int32[n_edges], the node that an edge leads to; no edge leads to its own tail
     length_m : float64[n_edges], metres, >= 0, kept as whole millimetres
     time_s : float64[n_edges], seconds of free flow, kept as whole milliseconds, at least one
+    bends : where edges run between their ends, for drawing; None where straight lines do
 
     Whole millimetres and milliseconds, so that sums compare exactly (see `tables`). The arrays are copied and read-only.
     Raises ValueError naming the field.
@@ -42,6 +44,7 @@ class RoadGraph:
     head: Ints32
     length_m: Floats
     time_s: Floats
+    bends: Bends | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("lat", "f8"), ("lng", "f8"), ("first_edge", "i4"), ("head", "i4")):
@@ -78,6 +81,8 @@ class RoadGraph:
                 raise ValueError(f"{name} has shape {column.shape}, not [{self.n_edges}]")
             if not np.isfinite(column).all() or (column < 0).any():
                 raise ValueError(f"{name} holds values that are not finite or below 0")
+        if self.bends is not None and self.bends.n_edges != self.n_edges:
+            raise ValueError(f"bends are those of {self.bends.n_edges} edges, not of {self.n_edges}")
 
     @property
     def n_nodes(self) -> int:
@@ -105,6 +110,11 @@ class RoadGraph:
         straight_m = geo.distances_m(self.lat[tail], self.lng[tail], self.lat[self.head], self.lng[self.head])
         return float((straight_m / self.time_s).max())
 
+    def course(self, edge: int) -> Floats:
+        """Along which points does an edge run? float64[k, 2], lat and lng in degrees, both ends included."""
+        ends = self.places()[[np.searchsorted(self.first_edge, edge, side="right") - 1, self.head[edge]]]
+        return ends if self.bends is None else np.concatenate((ends[:1], self.bends.places(edge), ends[1:]))
+
     def slowed(self, slowness: npt.NDArray[np.floating]) -> RoadGraph:
         """The same streets where driving takes `slowness` (float[n_edges], finite, above 0) times as long. Raises ValueError."""
         if slowness.shape != (self.n_edges,) or not (np.isfinite(slowness).all() and (slowness > 0).all()):
@@ -112,7 +122,10 @@ class RoadGraph:
         return replace(self, time_s=self.time_s * slowness)
 
     def digest(self) -> str:
-        """What names this graph's content? Equal graphs, and only they, give equal text (32 hexadecimal digits)."""
+        """What names this graph's content? Equal graphs, and only they, give equal text (32 hexadecimal digits).
+
+        Bends do not count: no time or length depends on them.
+        """
         state = hashlib.blake2b(digest_size=16)
         for column in (self.lat, self.lng, self.first_edge, self.head, self.length_m, self.time_s):
             state.update(len(column).to_bytes(8, "little"))
@@ -120,17 +133,24 @@ class RoadGraph:
         return state.hexdigest()
 
 
-def graph_of_edges(lat: Floats, lng: Floats, *, tail: Ints32, head: Ints32, length_m: Floats, time_s: Floats) -> RoadGraph:
+def graph_of_edges(
+    lat: Floats, lng: Floats, *, tail: Ints32, head: Ints32, length_m: Floats, time_s: Floats, bends: Bends | None = None
+) -> RoadGraph:
     """The graph of a list of edges in any order: int32[n_edges] twice, float64[n_edges] twice. Raises as RoadGraph does."""
     order = np.lexsort((head, tail))
     first_edge = np.concatenate(([0], np.cumsum(np.bincount(tail, minlength=len(lat))))).astype(np.int32)
-    return RoadGraph(lat, lng, first_edge, head[order], length_m[order], time_s[order])
+    in_order = None if bends is None else bends.taken(order)
+    return RoadGraph(lat, lng, first_edge, head[order], length_m[order], time_s[order], in_order)
 
 
 def component_labels(graph: RoadGraph) -> tuple[int, Ints32]:
     """How many strongly connected components, and which one is each node in? int32[n_nodes]."""
-    ones = np.ones(graph.n_edges, dtype=np.int8)
-    matrix = csr_array((ones, graph.head, graph.first_edge), shape=(graph.n_nodes, graph.n_nodes))
+    return strong_labels(graph.n_nodes, graph.tail(), graph.head)
+
+
+def strong_labels(n_nodes: int, tail: npt.NDArray[np.integer], head: npt.NDArray[np.integer]) -> tuple[int, Ints32]:
+    """The same of a list of edges in any order: int[n_edges] twice."""
+    matrix = csr_array((np.ones(len(tail), dtype=np.int8), (tail, head)), shape=(n_nodes, n_nodes))
     count, labels = connected_components(matrix, directed=True, connection="strong")
     return int(count), np.asarray(labels, dtype=np.int32)
 
@@ -151,4 +171,5 @@ def largest_component(graph: RoadGraph) -> RoadGraph:
         head=number[graph.head[inside]],
         length_m=graph.length_m[inside],
         time_s=graph.time_s[inside],
+        bends=None if graph.bends is None else graph.bends.taken(np.flatnonzero(inside)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,10 +71,11 @@ def test_unfit_columns_are_refused_by_name(field: str, value: list[float]) -> No
         "length_m": [1.0, 1.0],
         "time_s": [1.0, 1.0],
     }
-    RoadGraph(**{name: np.array(column) for name, column in columns.items()})
+    arrays: dict[str, Any] = {name: np.array(column) for name, column in columns.items()}
+    RoadGraph(**arrays)
 
     with pytest.raises(ValueError, match=field):
-        RoadGraph(**{name: np.array(column) for name, column in (columns | {field: value}).items()})
+        RoadGraph(**arrays | {field: np.array(value)})
 
 
 def test_the_largest_part_that_hangs_together_is_kept() -> None:
