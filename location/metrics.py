@@ -30,6 +30,7 @@ class LocationMetrics:
     positions_forgotten: int = counter("Positions deleted because their time was over.")
     nearby_questions: int = counter("Searches for nearby drivers.")
     nearby_readings: int = counter("Readings of the store that searches for nearby drivers took.")
+    road_times: int = counter("Drivers timed to a place, for searches by road time.")
     nearby_batches: int = counter("Searches for nearby drivers at many places at once.")
     mirror_readings: int = counter("Readings of all changes, for whoever counts, watches or searches in bulk.")
     mirror_changes: int = counter("Changed drivers that these readings brought.")

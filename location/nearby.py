@@ -51,10 +51,12 @@ class NearbyParams:
 
     radius_m : where the question names none
     max_rings : beyond this many rings, occupied cells are chosen one by one instead
+    road_time_candidates : so many drivers are timed for one question by road time, or as many as it wants
     """
 
     radius_m: float = 5_000.0
     max_rings: int = 12
+    road_time_candidates: int = 1_000
 
     def __post_init__(self) -> None:
         """Raises ValueError for figures that cannot be meant."""
@@ -62,6 +64,8 @@ class NearbyParams:
             raise ValueError("radius_m must be above 0 and at most 50,000")
         if not 0 <= self.max_rings <= 30:
             raise ValueError("max_rings must be 0 to 30")
+        if not 1 <= self.road_time_candidates <= 10_000:
+            raise ValueError("road_time_candidates must be 1 to 10,000")
 
 
 class Terms(Protocol):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from location.mirror import Mirror
     from location.model import Records
     from location.params import LocationParams
+    from location.road_finder import RoadFinder
     from location.sessions import Sessions
     from location.store import LocationStore
     from location.sweeper import Sweeper
@@ -95,6 +96,7 @@ class CityLocation:
     sessions: Sessions
     ingester: Ingester
     finder: Finder
+    road_finder: RoadFinder | None
     mirror: Mirror
     counter: SupplyCounter
     watcher: Watcher
@@ -183,7 +185,11 @@ class LocationServicer(rpc.LocationServiceServicer):
         """The nearest fresh available drivers of a place."""
         location = self._location(request.city_id)
         question = wire.nearby_question(request, location.city, location.params)
-        return wire.nearby_response(await location.finder.find(question), location.city, location.zones)
+        if not wire.is_by_road_time(request):
+            return wire.nearby_response(await location.finder.find(question), location.city, location.zones)
+        if location.road_finder is None:
+            raise invalid("order_by", f"is by road time, and {location.city.city_id} has no travel times")
+        return wire.road_time_response(await location.road_finder.find(question), location.city, location.zones)
 
     async def GetDriverPositions(self, request: pb.GetDriverPositionsRequest, context: Context) -> pb.GetDriverPositionsResponse:
         """Where these drivers are."""

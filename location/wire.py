@@ -28,6 +28,7 @@ from location.model import (
     DropReason,
     NearbyQuestion,
 )
+from location.road_time import NEVER_MS
 from location.roster import Reporters
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from location.columns_wire import FleetColumns
     from location.model import Ingested, NearbyAnswer, Records
     from location.params import LocationParams
+    from location.road_time import TimedAnswer
     from location.zones import Resolved, Zones
 
 MAX_FIXES: Final = 1_000
@@ -58,6 +60,7 @@ MAX_RESOLVED: Final = 10_000
 
 _REQUIRED_COLUMNS: Final = frozenset({"sequence", "device_time_ms", "lat_e7", "lng_e7"})
 _AVAILABILITIES: Final = frozenset(each.value for each in Availability)
+_ORDERS: Final = frozenset(pb.NearbyOrder.values())
 _DROP_REASONS: Final = {reason: fix_pb2.FixDropReason.Value(f"FIX_DROP_REASON_{reason.name}") for reason in DropReason}
 
 
@@ -233,7 +236,16 @@ def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: Lo
     """The question that a request asks. Raises INVALID_FIELD."""
     place = check_place("position", request.position, present=request.HasField("position"))
     terms = nearby_terms(request, city, params)
+    if is_by_road_time(request) and request.page_token:
+        raise invalid("page_token", "goes on by distance only: by road time, ask for more drivers at once")
     return NearbyQuestion(place=place, after=read_cursor(request.page_token), **terms)
+
+
+def is_by_road_time(request: pb.FindNearbyDriversRequest) -> bool:
+    """Are the drivers wanted by road time, not by distance? Raises INVALID_FIELD where no such order is known."""
+    if int(request.order_by) not in _ORDERS:
+        raise invalid("order_by", "is neither by distance nor by road time")
+    return request.order_by == pb.NEARBY_ORDER_ROAD_TIME
 
 
 def write_cursor(cursor: Cursor | None) -> str:
@@ -278,6 +290,18 @@ def nearby_response(answer: NearbyAnswer, city: City, zones: Zones) -> pb.FindNe
         found.rating_milli = rating_milli
         found.capabilities.extend(city.capability_names(mask))
         found.zone_ids.extend(inside)
+    return response
+
+
+def road_time_response(answer: TimedAnswer, city: City, zones: Zones) -> pb.FindNearbyDriversResponse:
+    """The answer by road time as a message."""
+    response = nearby_response(answer.nearby, city, zones)
+    for found, time_ms in zip(response.drivers, answer.time_ms.tolist(), strict=True):
+        if time_ms != NEVER_MS:
+            found.road_time_s = time_ms / 1000
+    response.travel_times_version = answer.travel_times_version
+    response.travel_times_fell_back = answer.fell_back
+    response.order_cut_short = answer.cut_short
     return response
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.errors import DomainError
     from hexhail.stores.valkey import Valkey
     from location.servicer import CityLocation
+    from routing.sources import RouterSource
 
 NOON_MS = 1_760_000_000_000
 KEY = b"k" * 32
@@ -173,15 +174,22 @@ class World:
 
 @asynccontextmanager
 async def world_on(
-    redis_url: str, valkey: Redis | RedisCluster, buckets: int, location: Mapping[str, object] | None = None
+    redis_url: str,
+    valkey: Redis | RedisCluster,
+    buckets: int,
+    location: Mapping[str, object] | None = None,
+    travel_times: RouterSource | None = None,
 ) -> AsyncIterator[World]:
     """A service at noon on this store."""
     city = gridport(buckets, location)
     clock = ManualClock(NOON_MS)
-    serving = running(Cities([city]), clock=clock, token_key=KEY, listen="127.0.0.1:0", redis_url=redis_url)
+    sources = {city.city_id: travel_times} if travel_times else {}
+    serving = running(Cities([city]), clock=clock, token_key=KEY, listen="127.0.0.1:0", redis_url=redis_url, sources=sources)
     async with serving as server, grpc.aio.insecure_channel(server.address) as channel:
         line = open_valkey(redis_url, SCRIPTS)
-        yield World(city, clock, valkey, line, assemble(city, line, clock), channel, rpc.LocationServiceStub(channel))
+        yield World(
+            city, clock, valkey, line, assemble(city, line, clock, travel_times), channel, rpc.LocationServiceStub(channel)
+        )
         await line.aclose()
 
 

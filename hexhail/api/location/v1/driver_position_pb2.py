@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from hexhail.api.common.v1 import geo_pb2 as hexhail_dot_api_dot_common_dot_v1_dot_geo__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-hexhail/api/location/v1/driver_position.proto\x12\x17hexhail.api.location.v1\x1a\x1fhexhail/api/common/v1/geo.proto\"\xcc\x01\n\x0e\x44riverPosition\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12/\n\x08position\x18\x02 \x01(\x0b\x32\x1d.hexhail.api.common.v1.LatLng\x12\x18\n\x0bheading_deg\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tspeed_mps\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\x0ereceived_at_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x61ge_ms\x18\x06 \x01(\x03\x42\x0e\n\x0c_heading_degB\x0c\n\n_speed_mps\"\x9b\x01\n\x0cNearbyDriver\x12\x39\n\x08position\x18\x01 \x01(\x0b\x32\'.hexhail.api.location.v1.DriverPosition\x12\x12\n\ndistance_m\x18\x02 \x01(\x01\x12\x14\n\x0crating_milli\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x10\n\x08zone_ids\x18\x05 \x03(\t\"\xa1\x01\n\x0b\x44riverState\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x02 \x01(\x04\x12;\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32%.hexhail.api.location.v1.Availability\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x14\n\x0crating_milli\x18\x05 \x01(\r\"\x85\x02\n\rDriverColumns\x12\x11\n\tdriver_id\x18\x01 \x03(\t\x12\x0e\n\x06lat_e7\x18\x02 \x03(\x0f\x12\x0e\n\x06lng_e7\x18\x03 \x03(\x0f\x12\x14\n\x0cheading_cdeg\x18\x04 \x03(\x07\x12\x12\n\nspeed_mmps\x18\x05 \x03(\x07\x12\x16\n\x0ereceived_at_ms\x18\x06 \x03(\x10\x12;\n\x0c\x61vailability\x18\x07 \x03(\x0e\x32%.hexhail.api.location.v1.Availability\x12\x14\n\x0crating_milli\x18\x08 \x03(\x07\x12\x13\n\x0b\x64istance_mm\x18\t \x03(\x07\x12\x17\n\x0f\x63\x61pability_mask\x18\n \x03(\x07*|\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41VAILABILITY_OFFLINE\x10\x01\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x02\x12\x18\n\x14\x41VAILABILITY_ON_RIDE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-hexhail/api/location/v1/driver_position.proto\x12\x17hexhail.api.location.v1\x1a\x1fhexhail/api/common/v1/geo.proto\"\xcc\x01\n\x0e\x44riverPosition\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12/\n\x08position\x18\x02 \x01(\x0b\x32\x1d.hexhail.api.common.v1.LatLng\x12\x18\n\x0bheading_deg\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tspeed_mps\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\x0ereceived_at_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x61ge_ms\x18\x06 \x01(\x03\x42\x0e\n\x0c_heading_degB\x0c\n\n_speed_mps\"\xc5\x01\n\x0cNearbyDriver\x12\x39\n\x08position\x18\x01 \x01(\x0b\x32\'.hexhail.api.location.v1.DriverPosition\x12\x12\n\ndistance_m\x18\x02 \x01(\x01\x12\x14\n\x0crating_milli\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x10\n\x08zone_ids\x18\x05 \x03(\t\x12\x18\n\x0broad_time_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_road_time_s\"\xa1\x01\n\x0b\x44riverState\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x02 \x01(\x04\x12;\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32%.hexhail.api.location.v1.Availability\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x14\n\x0crating_milli\x18\x05 \x01(\r\"\x85\x02\n\rDriverColumns\x12\x11\n\tdriver_id\x18\x01 \x03(\t\x12\x0e\n\x06lat_e7\x18\x02 \x03(\x0f\x12\x0e\n\x06lng_e7\x18\x03 \x03(\x0f\x12\x14\n\x0cheading_cdeg\x18\x04 \x03(\x07\x12\x12\n\nspeed_mmps\x18\x05 \x03(\x07\x12\x16\n\x0ereceived_at_ms\x18\x06 \x03(\x10\x12;\n\x0c\x61vailability\x18\x07 \x03(\x0e\x32%.hexhail.api.location.v1.Availability\x12\x14\n\x0crating_milli\x18\x08 \x03(\x07\x12\x13\n\x0b\x64istance_mm\x18\t \x03(\x07\x12\x17\n\x0f\x63\x61pability_mask\x18\n \x03(\x07*|\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41VAILABILITY_OFFLINE\x10\x01\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x02\x12\x18\n\x14\x41VAILABILITY_ON_RIDE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hexhail.api.location.v1.driver_position_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AVAILABILITY']._serialized_start=900
-  _globals['_AVAILABILITY']._serialized_end=1024
+  _globals['_AVAILABILITY']._serialized_start=942
+  _globals['_AVAILABILITY']._serialized_end=1066
   _globals['_DRIVERPOSITION']._serialized_start=108
   _globals['_DRIVERPOSITION']._serialized_end=312
   _globals['_NEARBYDRIVER']._serialized_start=315
-  _globals['_NEARBYDRIVER']._serialized_end=470
-  _globals['_DRIVERSTATE']._serialized_start=473
-  _globals['_DRIVERSTATE']._serialized_end=634
-  _globals['_DRIVERCOLUMNS']._serialized_start=637
-  _globals['_DRIVERCOLUMNS']._serialized_end=898
+  _globals['_NEARBYDRIVER']._serialized_end=512
+  _globals['_DRIVERSTATE']._serialized_start=515
+  _globals['_DRIVERSTATE']._serialized_end=676
+  _globals['_DRIVERCOLUMNS']._serialized_start=679
+  _globals['_DRIVERCOLUMNS']._serialized_end=940
 # @@protoc_insertion_point(module_scope)

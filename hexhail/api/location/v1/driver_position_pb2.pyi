@@ -97,10 +97,13 @@ class NearbyDriver(_message.Message):
     RATING_MILLI_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     ZONE_IDS_FIELD_NUMBER: _builtins.int
+    ROAD_TIME_S_FIELD_NUMBER: _builtins.int
     distance_m: _builtins.float
     """Great-circle distance to the place asked about, metres."""
     rating_milli: _builtins.int
     """0 to 5,000."""
+    road_time_s: _builtins.float
+    """Expected time to the place asked about, by road, seconds. Absent where it was not asked for, and where no way leads there."""
     @_builtins.property
     def position(self) -> Global___DriverPosition: ...
     @_builtins.property
@@ -117,12 +120,15 @@ class NearbyDriver(_message.Message):
         rating_milli: _builtins.int = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         zone_ids: _abc.Iterable[_builtins.str] | None = ...,
+        road_time_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_road_time_s", b"_road_time_s", "position", b"position", "road_time_s", b"road_time_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "distance_m", b"distance_m", "position", b"position", "rating_milli", b"rating_milli", "zone_ids", b"zone_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_road_time_s", b"_road_time_s", "capabilities", b"capabilities", "distance_m", b"distance_m", "position", b"position", "rating_milli", b"rating_milli", "road_time_s", b"road_time_s", "zone_ids", b"zone_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__road_time_s: _TypeAlias = _typing.Literal["road_time_s"]  # noqa: Y015
+    _WhichOneofArgType__road_time_s: _TypeAlias = _typing.Literal["_road_time_s", b"_road_time_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__road_time_s) -> _WhichOneofReturnType__road_time_s | None: ...
 
 Global___NearbyDriver: _TypeAlias = NearbyDriver  # noqa: Y015
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from hexhail.api.common.v1 import geo_pb2 as _geo_pb2
 from hexhail.api.location.v1 import driver_position_pb2 as _driver_position_pb2
 from hexhail.api.location.v1 import fix_pb2 as _fix_pb2
@@ -20,6 +21,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _NearbyOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NearbyOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NearbyOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NEARBY_ORDER_UNSPECIFIED: _NearbyOrder.ValueType  # 0
+    NEARBY_ORDER_DISTANCE: _NearbyOrder.ValueType  # 1
+    """Great-circle distance, ties by id."""
+    NEARBY_ORDER_ROAD_TIME: _NearbyOrder.ValueType  # 2
+    """Expected time by road to the place asked about, ties by distance, then by id: those who are there soonest, of all within the
+    radius. Who has no way there comes last.
+    """
+
+class NearbyOrder(_NearbyOrder, metaclass=_NearbyOrderEnumTypeWrapper):
+    """In which order nearby drivers come."""
+
+NEARBY_ORDER_UNSPECIFIED: NearbyOrder.ValueType  # 0
+NEARBY_ORDER_DISTANCE: NearbyOrder.ValueType  # 1
+"""Great-circle distance, ties by id."""
+NEARBY_ORDER_ROAD_TIME: NearbyOrder.ValueType  # 2
+"""Expected time by road to the place asked about, ties by distance, then by id: those who are there soonest, of all within the
+radius. Who has no way there comes last.
+"""
+Global___NearbyOrder: _TypeAlias = NearbyOrder  # noqa: Y015
 
 @_typing.final
 class StreamFixesRequest(_message.Message):
@@ -298,6 +325,7 @@ class FindNearbyDriversRequest(_message.Message):
     EXCLUDED_DRIVER_IDS_FIELD_NUMBER: _builtins.int
     MAX_AGE_MS_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     max_drivers: _builtins.int
     """How many, 1 to 1,000; 0 means 10."""
@@ -308,7 +336,9 @@ class FindNearbyDriversRequest(_message.Message):
     max_age_ms: _builtins.int
     """Younger than this; 0 means, and nothing goes beyond, the city's freshness limit."""
     page_token: _builtins.str
-    """From an earlier answer to the same question: goes on behind it."""
+    """From an earlier answer to the same question: goes on behind it. By distance only."""
+    order_by: Global___NearbyOrder.ValueType
+    """By distance where nothing is said. By road time only in a city that has travel times."""
     @_builtins.property
     def position(self) -> _geo_pb2.LatLng: ...
     @_builtins.property
@@ -331,10 +361,11 @@ class FindNearbyDriversRequest(_message.Message):
         excluded_driver_ids: _abc.Iterable[_builtins.str] | None = ...,
         max_age_ms: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: Global___NearbyOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "city_id", b"city_id", "excluded_driver_ids", b"excluded_driver_ids", "max_age_ms", b"max_age_ms", "max_drivers", b"max_drivers", "min_rating_milli", b"min_rating_milli", "page_token", b"page_token", "position", b"position", "radius_m", b"radius_m"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "city_id", b"city_id", "excluded_driver_ids", b"excluded_driver_ids", "max_age_ms", b"max_age_ms", "max_drivers", b"max_drivers", "min_rating_milli", b"min_rating_milli", "order_by", b"order_by", "page_token", b"page_token", "position", b"position", "radius_m", b"radius_m"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,13 +380,24 @@ class FindNearbyDriversResponse(_message.Message):
     SEARCHED_RADIUS_M_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_MS_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
+    ORDER_CUT_SHORT_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """False where something was not read or not known (states not told since a restart, say): more drivers may be there."""
     searched_radius_m: _builtins.float
-    """Nobody nearer than this was left out."""
+    """Nobody nearer than this was left out; by road time: everybody nearer than this was considered."""
     next_page_token: _builtins.str
-    """Empty when nobody is left within the radius."""
+    """Empty when nobody is left within the radius; by road time always."""
     as_of_ms: _builtins.int
+    travel_times_version: _builtins.str
+    """By road time: which travel times were used."""
+    travel_times_fell_back: _builtins.bool
+    """The city's own router did not answer, so that another one did."""
+    order_cut_short: _builtins.bool
+    """By road time: more drivers would have had to be timed than one answer may cost. Somebody sooner may be among those farther
+    away than searched_radius_m; the answer does not count as complete.
+    """
     @_builtins.property
     def drivers(self) -> _containers.RepeatedCompositeFieldContainer[_driver_position_pb2.NearbyDriver]: ...
     def __init__(
@@ -366,10 +408,13 @@ class FindNearbyDriversResponse(_message.Message):
         searched_radius_m: _builtins.float = ...,
         next_page_token: _builtins.str = ...,
         as_of_ms: _builtins.int = ...,
+        travel_times_version: _builtins.str = ...,
+        travel_times_fell_back: _builtins.bool = ...,
+        order_cut_short: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "complete", b"complete", "drivers", b"drivers", "next_page_token", b"next_page_token", "searched_radius_m", b"searched_radius_m"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "complete", b"complete", "drivers", b"drivers", "next_page_token", b"next_page_token", "order_cut_short", b"order_cut_short", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back", "travel_times_version", b"travel_times_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -134,7 +134,8 @@ class LocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindNearbyDrivers(self, request, context):
-        """The nearest fresh available drivers of a place, nearest first, ties by id (roles service, operator).
+        """The nearest fresh available drivers of a place, nearest first, ties by id, or those who are there soonest (roles service,
+        operator).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class LocationServiceStub:
     ReportFixes: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ReportFixesRequest, _location_service_pb2.ReportFixesResponse]
     """Some fixes of one driver (role driver), for phones that cannot hold a stream open."""
     FindNearbyDrivers: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.FindNearbyDriversRequest, _location_service_pb2.FindNearbyDriversResponse]
-    """The nearest fresh available drivers of a place, nearest first, ties by id (roles service, operator)."""
+    """The nearest fresh available drivers of a place, nearest first, ties by id, or those who are there soonest (roles service,
+    operator).
+    """
     FindNearbyDriversBatch: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.FindNearbyDriversBatchRequest, _location_service_pb2.FindNearbyDriversBatchResponse]
     """The same for many places at once (roles service, operator)."""
     GetDriverPositions: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.GetDriverPositionsRequest, _location_service_pb2.GetDriverPositionsResponse]
@@ -92,7 +94,9 @@ class LocationServiceAsyncStub(LocationServiceStub):
     ReportFixes: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ReportFixesRequest, _location_service_pb2.ReportFixesResponse]  # type: ignore[assignment]
     """Some fixes of one driver (role driver), for phones that cannot hold a stream open."""
     FindNearbyDrivers: _aio.UnaryUnaryMultiCallable[_location_service_pb2.FindNearbyDriversRequest, _location_service_pb2.FindNearbyDriversResponse]  # type: ignore[assignment]
-    """The nearest fresh available drivers of a place, nearest first, ties by id (roles service, operator)."""
+    """The nearest fresh available drivers of a place, nearest first, ties by id, or those who are there soonest (roles service,
+    operator).
+    """
     FindNearbyDriversBatch: _aio.UnaryUnaryMultiCallable[_location_service_pb2.FindNearbyDriversBatchRequest, _location_service_pb2.FindNearbyDriversBatchResponse]  # type: ignore[assignment]
     """The same for many places at once (roles service, operator)."""
     GetDriverPositions: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetDriverPositionsRequest, _location_service_pb2.GetDriverPositionsResponse]  # type: ignore[assignment]
@@ -159,7 +163,9 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.FindNearbyDriversRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.FindNearbyDriversResponse, _abc.Awaitable[_location_service_pb2.FindNearbyDriversResponse]]:
-        """The nearest fresh available drivers of a place, nearest first, ties by id (roles service, operator)."""
+        """The nearest fresh available drivers of a place, nearest first, ties by id, or those who are there soonest (roles service,
+        operator).
+        """
 
     @_abc_1.abstractmethod
     def FindNearbyDriversBatch(
