@@ -149,3 +149,20 @@ def moving_faults(what: str, found: Found, wanted: int, limit_ms: int, home_m: F
         if off_m > wander_m:
             faults.append(f"{what}: the nearest are {off_m:.0f} m from where they can be")
     return faults
+
+
+def eta_faults(predicted_s: Floats, taken_s: Floats, began_ms: Ints, last_lesson_ms: int | None) -> list[str]:
+    """What is wrong with travel times that were asked for? Each is a time, of a ride that began after all that taught.
+
+    predicted_s, taken_s : float64[n]
+    began_ms : int64[n]
+    last_lesson_ms : when the last ride that taught began; None where it is in another file
+    """
+    faults = []
+    if not (np.isfinite(predicted_s).all() and (predicted_s >= 0).all()):
+        faults.append("eta: a ride on the network has no travel time")
+    if not (np.isfinite(taken_s).all() and (taken_s > 0).all()):
+        faults.append("eta: a ride was asked about whose duration is not known")
+    if last_lesson_ms is not None and (began_ms <= last_lesson_ms).any():
+        faults.append("eta: a ride was asked about that had begun when others still taught")
+    return faults

@@ -32,6 +32,7 @@ class Target:
 
     floor, goal : the first figure to reach, and where we are going; None where nothing is asked
     at_most : the smaller the better
+    either_way : the nearer to 0 the better, from either side; with at_most
     """
 
     key: str
@@ -40,6 +41,7 @@ class Target:
     floor: float | None = None
     goal: float | None = None
     at_most: bool = False
+    either_way: bool = False
 
     def verdict(self, value: float) -> Verdict:
         """How does this value compare?"""
@@ -50,6 +52,8 @@ class Target:
         return Verdict.FLOOR if self._reaches(value, self.floor) else Verdict.BELOW
 
     def _reaches(self, value: float, mark: float) -> bool:
+        if self.either_way:
+            value = abs(value)
         return value <= mark if self.at_most else value >= mark
 
 

@@ -110,13 +110,19 @@ class Window:
 
 
 class RideRow(NamedTuple):
-    """One well-formed row: whether the ride begins or ends, when (local time, no zone), its ends, its passengers."""
+    """One well-formed row: whether the ride begins or ends, when (local time, no zone), its ends, its passengers.
+
+    ride_id : joins the row of the beginning and that of the end; empty where the file has none
+    taken_s : how long the ride took, where the row of its beginning says so; else nan
+    """
 
     begins: bool
     at_local: datetime
     pickup: tuple[float, float]
     dropoff: tuple[float, float]
     passengers: int
+    ride_id: str = ""
+    taken_s: float = math.nan
 
 
 def load_taxi_requests(
@@ -212,12 +218,19 @@ def _event_row(columns: list[str]) -> RideRow:
     if len(columns) != 11 or columns[1] not in {"START", "END"}:
         raise ValueError("not a ride event")
     start_lng, start_lat, end_lng, end_lat = (_coordinate(text) for text in columns[4:8])
-    return RideRow(columns[1] == "START", _local(columns[2]), (start_lat, start_lng), (end_lat, end_lng), _passengers(columns[8]))
+    return RideRow(
+        columns[1] == "START",
+        _local(columns[2]),
+        (start_lat, start_lng),
+        (end_lat, end_lng),
+        _passengers(columns[8]),
+        columns[0],
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _ListedRow:
-    """Parses rows below a header: all of them begin a ride."""
+    """Parses rows below a header: all of them begin a ride, and may say how long it took (`duration_s`)."""
 
     width: int
     at: dict[str, int] = field(default_factory=dict)
@@ -228,7 +241,9 @@ class _ListedRow:
         names = ("o_lat", "o_lon", "d_lat", "d_lon")
         o_lat, o_lng, d_lat, d_lng = (_coordinate(columns[self.at[name]]) for name in names)
         passengers = _passengers(columns[self.at["passengers"]])
-        return RideRow(True, _local(columns[self.at["departure_time"]]), (o_lat, o_lng), (d_lat, d_lng), passengers)
+        taken_s = _coordinate(columns[self.at["duration_s"]]) if "duration_s" in self.at else math.nan
+        at_local = _local(columns[self.at["departure_time"]])
+        return RideRow(True, at_local, (o_lat, o_lng), (d_lat, d_lng), passengers, taken_s=taken_s)
 
 
 def _header_format(line: str) -> _ListedRow | None:

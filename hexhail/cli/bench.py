@@ -15,6 +15,7 @@ from benchmarks.ingest import IngestParams, run_ingest
 from benchmarks.nearby import NearbyParams, run_nearby
 from benchmarks.view import StepsView, report_table
 from hexhail.cli.errors import ServiceError
+from hexhail.cli.eta import add_eta
 from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.running import write_json
 
@@ -57,6 +58,9 @@ def bench_commands(
         console = Console()
         with temporary_data_dir() as folder, StepsView(console, "bench", params.steps) as steps:
             report = finish(_told(run(params, folder, settings.data, steps)))
+        show(report, json_file, console)
+
+    def show(report: Report, json_file: Path | None, console: Console) -> None:
         console.print(report_table(report))
         console.print(", ".join(f"{count:,} {what}" for what, count in report.checked.items()), soft_wrap=True, highlight=False)
         if json_file is not None:
@@ -127,6 +131,7 @@ def bench_commands(
         )
         measured(params, run_nearby, json_file)
 
+    add_eta(bench, settings_of, check_json, finish, show)
     return bench
 
 
