@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hexhail.kernel.tables import structure
 from routing.crow import CrowParams, CrowRouter
+from routing.engine_city import ENGINE_KINDS, FALLBACK, dialect_for, engine_source, fallback_of
 from routing.grid import GridParams, grid_graph
 from routing.hierarchy import HierarchyRouter, load_hierarchy
 from routing.loaders import load_road_graph
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 KINDS = ("crow", "road", "grid")
 
 
-def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cache_dir: Path | None) -> Router:
+def router_for(
+    table: Mapping[str, object], time_zone: str, data_dir: Path, cache_dir: Path | None, where: str = "routing"
+) -> Router:
     """Which router does a city's `[routing]` table ask for?
 
     `kind` is one of: `crow` (with the fields of CrowParams, less the time zone), `road` (with `file`, relative to the data
     folder, and the fields of RoadParams), `grid` (with the fields of GridParams and of RoadParams). Of roads, up to MAX_NODES
-    junctions get all-pairs tables, more a hierarchy.
+    junctions get all-pairs tables, more a hierarchy. Where it is `osrm` or `valhalla`, the router of the fallback, which
+    is in this process: the engine is asked by `sources_of`. `where` begins the keys in complaints.
 
     Raises ValueError for unknown keys and unfit values; FileNotFoundError for a road file that is not there;
     RoutingFileError for one that cannot be used.
@@ -42,17 +46,20 @@ def router_for(table: Mapping[str, object], time_zone: str, data_dir: Path, cach
     kind = rest.pop("kind", None)
     if kind == "crow":
         if "time_zone" in rest:
-            raise ValueError("routing: unknown keys: time_zone (it is the city's)")
-        return CrowRouter(structure(rest | {"time_zone": time_zone}, CrowParams, "routing"))
+            raise ValueError(f"{where}: unknown keys: time_zone (it is the city's)")
+        return CrowRouter(structure(rest | {"time_zone": time_zone}, CrowParams, where))
+    if kind in ENGINE_KINDS:
+        dialect_for(table, time_zone)
+        return router_for(fallback_of(table), time_zone, data_dir, cache_dir, f"{where}.{FALLBACK}")
     road_names = {field.name for field in fields(RoadParams)}
-    road = structure({key: value for key, value in rest.items() if key in road_names}, RoadParams, "routing")
+    road = structure({key: value for key, value in rest.items() if key in road_names}, RoadParams, where)
     rest = {key: value for key, value in rest.items() if key not in road_names}
     if kind == "grid":
-        graph = grid_graph(structure(rest, GridParams, "routing"))
+        graph = grid_graph(structure(rest, GridParams, where))
     elif kind == "road":
-        graph = _graph_of_file(rest, data_dir)
+        graph = _graph_of_file(rest, data_dir, where)
     else:
-        raise ValueError(f"routing: kind is {kind!r}, not one of {', '.join(KINDS)}")
+        raise ValueError(f"{where}: kind is {kind!r}, not one of {', '.join((*KINDS, *ENGINE_KINDS))}")
     if graph.n_nodes > MAX_NODES:
         return HierarchyRouter(graph, load_hierarchy(graph, cache_dir), road)
     return RoadRouter(graph, load_tables(graph, cache_dir), road, cache_dir)
@@ -68,15 +75,22 @@ def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:
 
 def sources_of(cities: Cities, settings: Settings) -> dict[CityId, RouterSource]:
     """Where each city's travel times come from. Raises as `routers_of`."""
-    return {city_id: FixedSource(router) for city_id, router in routers_of(cities, settings).items()}
+    sources: dict[CityId, RouterSource] = {
+        city_id: FixedSource(router) for city_id, router in routers_of(cities, settings).items()
+    }
+    for city in cities:
+        table = city.policies["routing"]
+        if table.get("kind") in ENGINE_KINDS:
+            sources[city.city_id] = engine_source(city.city_id, table, city.time_zone, sources[city.city_id])
+    return sources
 
 
-def _graph_of_file(rest: dict[str, object], data_dir: Path) -> RoadGraph:
+def _graph_of_file(rest: dict[str, object], data_dir: Path, where: str) -> RoadGraph:
     name = rest.pop("file", None)
     if not isinstance(name, str) or not name:
-        raise ValueError("routing: file is missing: the road network's file, relative to the data folder")
+        raise ValueError(f"{where}: file is missing: the road network's file, relative to the data folder")
     if rest:
-        raise ValueError(f"routing: unknown keys: {', '.join(sorted(rest))}")
+        raise ValueError(f"{where}: unknown keys: {', '.join(sorted(rest))}")
     path = data_dir / name
     if not path.is_file():
         raise FileNotFoundError(f"the road network {path} is not there: set HEXHAIL_DATA to the folder that holds {name}")
