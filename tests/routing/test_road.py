@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import replace
 from functools import cache
@@ -15,13 +14,14 @@ from hypothesis import strategies as st
 
 from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
-from routing.graph import RoadGraph, graph_of_edges
 from routing.grid import GridParams, grid_graph
 from routing.road import RoadParams, RoadRouter
 from routing.tables import build_tables
+from tests.routing.streets import graphs, searched, slowness_of
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Floats
+    from routing.graph import RoadGraph
 
 GRID = GridParams(40.5, -74.0, rows=9, columns=11, jitter=0.25, seed=3)
 EVEN = replace(GRID, jitter=0.0)
@@ -33,41 +33,6 @@ WITHIN = (40.499, 40.509), (-74.001, -73.987)
 def grid_router() -> RoadRouter:
     graph = grid_graph(GRID)
     return RoadRouter(graph, build_tables(graph), PARAMS)
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> RoadGraph:
-    """Any small graph, hanging together or not, with edges as fast as others."""
-    n = draw(st.integers(2, 12))
-    pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), min_size=1, max_size=40, unique=True))
-    edges = [(a, b) for a, b in pairs if a != b] or [(0, 1)]
-    costs = draw(
-        st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=len(edges), max_size=len(edges)).map(np.array)
-    )
-    ends = np.array(edges, dtype=np.int32)
-    rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    return graph_of_edges(
-        40 + rng.random(n) / 50,
-        -74 + rng.random(n) / 50,
-        tail=ends[:, 0],
-        head=ends[:, 1],
-        length_m=costs[:, 0],
-        time_s=costs[:, 1],
-    )
-
-
-def searched(graph: RoadGraph, start: int) -> list[tuple[float, float]]:
-    """Fastest seconds to each node, and the fewest metres among ways as fast: Dijkstra with a heap."""
-    best = [(math.inf, math.inf)] * graph.n_nodes
-    heap = [(0.0, 0.0, start)]
-    while heap:
-        seconds, metres, node = heapq.heappop(heap)
-        if (seconds, metres) >= best[node]:
-            continue
-        best[node] = (seconds, metres)
-        for edge in range(graph.first_edge[node], graph.first_edge[node + 1]):
-            heapq.heappush(heap, (seconds + graph.time_s[edge], metres + graph.length_m[edge], int(graph.head[edge])))
-    return best
 
 
 points = st.tuples(st.floats(*WITHIN[0]), st.floats(*WITHIN[1]))
@@ -164,17 +129,6 @@ def test_a_route_among_ties_keeps_to_the_tables(graph: RoadGraph) -> None:
             assert caught.value.reason is Reason.NO_ROUTE
 
 
-@given(points)
-def test_the_same_place_is_nothing_away(point: tuple[float, float]) -> None:
-    router, place = grid_router(), np.array([point])
-
-    assert router.times_s(place, place, 0)[0, 0] == 0
-    assert router.distances_m(place, place)[0, 0] == 0
-    assert router.pair_times_s(place, place, 0)[0] == 0
-    route = router.route(geo.Place(*point), geo.Place(*point), 0)
-    assert (route.duration_s, route.length_m, len(route.places)) == (0.0, 0.0, 2)
-
-
 def test_a_ride_within_one_block_is_short() -> None:
     router, nodes = grid_router(), grid_graph(GRID).places()
     tail, head = nodes[[12]], nodes[[13]]
@@ -224,38 +178,15 @@ def test_the_snap_limit_is_where_a_place_is_lost(limit_m: float) -> None:
     assert router.covers(places).tolist() == [True, False]
 
 
-def test_empty_columns_give_empty_answers() -> None:
-    router, none, one = grid_router(), np.empty((0, 2)), np.array([[40.5, -74.0]])
+@settings(deadline=None)
+@given(graphs(), st.integers(0, 1000), st.data())
+def test_slower_traffic_makes_no_way_faster(graph: RoadGraph, seed: int, data: st.DataObject) -> None:
+    slowness = slowness_of(graph, seed)
+    slower = slowness.copy()
+    slower[data.draw(st.lists(st.integers(0, graph.n_edges - 1)))] *= data.draw(st.floats(1.0, 4.0))
 
-    assert router.times_s(none, one, 0).shape == (0, 1)
-    assert router.times_s(one, none, 0).shape == (1, 0)
-    assert router.distances_m(none, none).shape == (0, 0)
-    assert router.pair_times_s(none, none, 0).shape == (0,)
-    assert router.pair_distances_m(none, none).shape == (0,)
-    assert router.covers(none).shape == (0,)
-
-
-@pytest.mark.parametrize("bad", [[np.nan, -74.0], [40.5, np.inf], [95.0, -74.0]])
-def test_coordinates_that_are_none_are_refused(bad: list[float]) -> None:
-    router, one, wrong = grid_router(), np.array([[40.5, -74.0]]), np.array([bad])
-
-    for ask in (
-        lambda: router.times_s(wrong, one, 0),
-        lambda: router.distances_m(one, wrong),
-        lambda: router.pair_times_s(wrong, one, 0),
-        lambda: router.covers(wrong),
-        lambda: router.route(geo.Place(*bad), geo.Place(40.5, -74.0), 0),
-    ):
-        with pytest.raises(ValueError, match="coordinates"):
-            ask()
-
-
-def test_slower_traffic_makes_no_way_faster() -> None:
-    graph = grid_graph(GRID)
-    rng = np.random.default_rng(5)
-    slower = replace(graph, time_s=graph.time_s * rng.uniform(1.0, 3.0, graph.n_edges))
-
-    assert (build_tables(slower).times_s >= build_tables(graph).times_s - 1e-3).all()
+    before, after = (build_tables(graph.slowed(each)).times_s for each in (slowness, slower))
+    assert (after >= before).all()
 
 
 def test_the_version_names_roads_and_parameters() -> None:
