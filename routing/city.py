@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
 
+from hexhail.kernel.clock import SystemClock
 from hexhail.kernel.tables import structure
 from routing.crow import CrowParams, CrowRouter
 from routing.engine_city import ENGINE_KINDS, FALLBACK, dialect_for, engine_source, fallback_of
 from routing.grid import GridParams, grid_graph
 from routing.hierarchy import HierarchyRouter, load_hierarchy
+from routing.joining import JoinedRouter
+from routing.learner import LearnerParams
 from routing.loaders import load_road_graph
+from routing.patches import patches_of
+from routing.published import PublishedSource
 from routing.road import RoadParams, RoadRouter
 from routing.sources import FixedSource
 from routing.tables import MAX_NODES, load_tables
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from hexhail.cities import Cities
+    from hexhail.cities import Cities, City
     from hexhail.kernel.ids import CityId
     from hexhail.kernel.settings import Settings
     from routing.graph import RoadGraph
@@ -27,6 +32,22 @@ if TYPE_CHECKING:
     from routing.sources import RouterSource
 
 KINDS = ("crow", "road", "grid")
+
+TRAFFIC: Final = "traffic"
+"""The sub-section of `[routing]` that asks for a learner (LearnerParams)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedCity:
+    """A city whose traffic is learned.
+
+    router : of its streets, as they are where no traffic is known
+    path : where its traffic is published
+    """
+
+    router: JoinedRouter
+    path: Path
+    params: LearnerParams
 
 
 def router_for(
@@ -42,7 +63,7 @@ def router_for(
     Raises ValueError for unknown keys and unfit values; FileNotFoundError for a road file that is not there;
     RoutingFileError for one that cannot be used.
     """
-    rest = dict(table)
+    rest = {key: value for key, value in table.items() if key != TRAFFIC}
     kind = rest.pop("kind", None)
     if kind == "crow":
         if "time_zone" in rest:
@@ -82,7 +103,36 @@ def sources_of(cities: Cities, settings: Settings) -> dict[CityId, RouterSource]
         table = city.policies["routing"]
         if table.get("kind") in ENGINE_KINDS:
             sources[city.city_id] = engine_source(city.city_id, table, city.time_zone, sources[city.city_id])
+        elif TRAFFIC in table:
+            learned = learned_city(city, settings)
+            patches = len(patches_of(learned.router.free_flow))
+            clock = SystemClock(settings.clock_offset_ms)
+            sources[city.city_id] = PublishedSource(learned.router, learned.path, patches, clock)
     return sources
+
+
+def is_learned(city: City) -> bool:
+    """Is this city's traffic learned from its fleet?"""
+    return TRAFFIC in city.policies["routing"]
+
+
+def learned_city(city: City, settings: Settings) -> LearnedCity:
+    """What its learner, and those who ask it, need to know. Its traffic is kept in the data folder, one folder a city.
+
+    Raises as `router_for`; ValueError for a wrong `[routing.traffic]` section, and for a city without streets.
+    """
+    table = city.policies["routing"]
+    section = table.get(TRAFFIC)
+    if not isinstance(section, dict):
+        raise ValueError(f"{city.city_id}: routing.{TRAFFIC} is {section!r}, not a section")  # noqa: TRY004 - a file's fault
+    router = router_for(table, city.time_zone, settings.data, settings.cache_dir / "routing")
+    if not isinstance(router, JoinedRouter):
+        problem = f"traffic is learned on roads, and {table.get('kind')} has none"
+        raise ValueError(f"{city.city_id}: routing.{TRAFFIC}: {problem}")  # noqa: TRY004 - a file's fault
+    folder = settings.data_dir / "traffic" / city.city_id
+    if isinstance(router, RoadRouter):
+        router.tables_dir = folder
+    return LearnedCity(router, folder / "traffic.npz", structure(section, LearnerParams, f"routing.{TRAFFIC}"))
 
 
 def _graph_of_file(rest: dict[str, object], data_dir: Path, where: str) -> RoadGraph:

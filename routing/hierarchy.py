@@ -70,7 +70,7 @@ def load_hierarchy(graph: RoadGraph, cache_dir: Path | None) -> Hierarchy:
     """
     if cache_dir is None:
         return build_hierarchy(graph)
-    path = cache_dir / f"hierarchy-{LAYOUT}-{_streets(graph)}"
+    path = cache_dir / f"hierarchy-{LAYOUT}-{graph.streets_digest()}"
     with one_at_a_time(path):
         kept = _read(path, graph)
         if kept is None:
@@ -103,9 +103,9 @@ class HierarchyRouter(JoinedRouter):
         self._asking = Lock()
         """A metric keeps what a search finds in itself, and lets other threads run meanwhile: one search at a time."""
 
-    def with_slowness(self, slowness: npt.NDArray[np.floating]) -> Self:
+    def with_slowness(self, slowness: npt.NDArray[np.floating], params: RoadParams | None = None) -> Self:
         """The router of another state of the traffic. Other threads run meanwhile, and may ask this one."""
-        return type(self)(self.free_flow.slowed(slowness), self._hierarchy, self.params, self)
+        return type(self)(self.free_flow.slowed(slowness), self._hierarchy, params or self.params, self)
 
     def _road_times_s(self, starts: Ints, ends: Ints) -> Floats32:
         times_s = np.empty((len(ends), len(starts)), dtype=np.float32)
@@ -157,15 +157,6 @@ class HierarchyRouter(JoinedRouter):
 
 def _ids(numbers: npt.NDArray[np.number]) -> npt.NDArray[np.uint32]:
     return np.ascontiguousarray(numbers, dtype=np.uint32)
-
-
-def _streets(graph: RoadGraph) -> str:
-    """What names the streets, whatever their times and lengths?"""
-    state = hashlib.blake2b(digest_size=16)
-    for column in (graph.lat, graph.lng, graph.first_edge, graph.head):
-        state.update(len(column).to_bytes(8, "little"))
-        state.update(np.ascontiguousarray(column).tobytes())
-    return state.hexdigest()
 
 
 def _read(path: Path, graph: RoadGraph) -> Hierarchy | None:

@@ -73,9 +73,10 @@ class JoinedRouter(ABC):
         self._top_speed_mps = ROUNDING_SLACK * max(graph.top_speed_mps() / params.time_factor, params.approach_speed_mps)
 
     @abstractmethod
-    def with_slowness(self, slowness: npt.NDArray[np.floating]) -> Self:
+    def with_slowness(self, slowness: npt.NDArray[np.floating], params: RoadParams | None = None) -> Self:
         """The router of another state of the traffic: driving takes `slowness` (float[n_edges], finite, above 0) times as long
-        as in free flow, whatever this router's own state. Raises ValueError for unfit slowness.
+        as in free flow, whatever this router's own state; and with other parameters, where any are given. Raises ValueError for
+        unfit slowness.
         """
 
     @abstractmethod
@@ -93,6 +94,22 @@ class JoinedRouter(ABC):
     @abstractmethod
     def _paired_distances_m(self, starts: Ints, ends: Ints) -> Floats32:
         """The same in metres along the fastest way."""
+
+    def ways(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
+        """The edges of the fastest way of each pair of junctions: (first int64[n + 1], edges int64[m]), way i from `first[i]` to
+        `first[i + 1]`. None from a junction to itself, and none where no way leads.
+        """
+        found = [self._way_or_none(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        first = np.concatenate(([0], np.cumsum([len(way) for way in found], dtype=np.int64)))
+        return first, np.array([edge for way in found for edge in way], dtype=np.int64)
+
+    def _way_or_none(self, start: int, end: int) -> list[int]:
+        try:
+            return [] if start == end else self._way(start, end)
+        except DomainError as error:
+            if error.reason is not Reason.NO_ROUTE:
+                raise
+            return []
 
     @abstractmethod
     def _way(self, start: int, end: int) -> list[int]:

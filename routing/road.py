@@ -13,6 +13,7 @@ from routing.graph import MM_PER_M
 from routing.joining import JoinedRouter, RoadParams
 from routing.snapping import Snapped
 from routing.tables import load_tables
+from routing.ways import fastest_ways
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,10 +50,14 @@ class RoadRouter(JoinedRouter):
         self._tables = tables
         self._ways = _ways_out(graph)
 
-    def with_slowness(self, slowness: npt.NDArray[np.floating]) -> Self:
+    def with_slowness(self, slowness: npt.NDArray[np.floating], params: RoadParams | None = None) -> Self:
         """The router of another state of the traffic. Seconds of work, unless its tables are in the folder already."""
         slowed = self.free_flow.slowed(slowness)
-        return type(self)(slowed, load_tables(slowed, self.tables_dir), self.params, self.tables_dir, self)
+        return type(self)(slowed, load_tables(slowed, self.tables_dir), params or self.params, self.tables_dir, self)
+
+    def ways(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
+        """The edges of the fastest way of each pair of junctions, all pairs at once."""
+        return fastest_ways(self.graph, self._tables, starts, ends)
 
     def _road_times_s(self, starts: Ints, ends: Ints) -> Floats32:
         return _gather(self._tables.times_s, starts, ends)

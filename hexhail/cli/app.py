@@ -18,9 +18,9 @@ from rich.console import Console
 from hexhail import __version__
 from hexhail.cities import CityError, load_city
 from hexhail.cli.bench import bench_commands
+from hexhail.cli.city import city_commands
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.folders import temporary_data_dir
-from hexhail.cli.processes import SERVICES
 from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, erase_driver, offset_to, report, serve_workers, up
 from hexhail.cli.serving import RUNNERS
 from hexhail.cli.town import Wish, default_city
@@ -144,7 +144,7 @@ def drive_command(
 
 @app.command("serve")
 def serve_command(
-    service: Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.")],
+    service: Annotated[str, typer.Argument(help=f"One of {', '.join(RUNNERS)}.")],
     city: Annotated[list[str] | None, typer.Option("--city", help="Which cities; may be repeated.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes share its port (location only).")] = 1,
     at: _At = None,
@@ -152,7 +152,7 @@ def serve_command(
 ) -> None:
     """One service alone, for a deployment of your own: stores and addresses come from HEXHAIL_* variables."""
     if service not in RUNNERS:
-        _fail(f"there is no service {service!r}: known are {', '.join(SERVICES)}")
+        _fail(f"there is no service {service!r}: known are {', '.join(RUNNERS)}")
     settings = _settings(data_dir)
     cities = city or [default_city(settings)]
     if at is not None:
@@ -256,4 +256,5 @@ def _fail(line: str) -> NoReturn:
     raise SystemExit(1)
 
 
+app.add_typer(city_commands(_fail), name="city")
 app.add_typer(bench_commands(_settings, _check_json, _run), name="bench")

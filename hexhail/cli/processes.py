@@ -17,13 +17,15 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from hexhail.cities import load_city
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.ports import must_be_free
 from hexhail.embedded import StoreError
 from hexhail.embedded.process import Child, Launch, StopStep
-from hexhail.kernel.addresses import neighbour
+from hexhail.kernel.addresses import is_socket_path, neighbour
 from hexhail.kernel.clock import SystemClock
 from hexhail.rpc.background import background
+from routing.city import is_learned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SERVICES = ("location", "matching", "pricing")
+LEARNER = "traffic"
+"""Runs beside them where a city's traffic is learned."""
 _READY_S = 60.0
 _LOOK_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _STEADY_S = 0.25, 30.0, 60.0
@@ -115,6 +119,14 @@ class Plan:
     location_workers: int = 1
     sockets: Path | None = None
 
+    @property
+    def traffic_address(self) -> str:
+        """Where the learner answers: a socket beside those of the services, where they have some."""
+        location = self.addresses.location
+        if not is_socket_path(location):
+            return self.settings.traffic_address
+        return f"{location.rpartition('/')[0]}/{LEARNER}.sock"
+
     def processes(self) -> list[Process]:
         """All of them."""
         settings = self.settings.model_copy(
@@ -125,11 +137,15 @@ class Plan:
                 "location_address": self.addresses.location,
                 "matching_address": self.addresses.matching,
                 "pricing_address": self.addresses.pricing,
+                "traffic_address": self.traffic_address,
                 "clock_offset_ms": self.clock_offset_ms,
                 "worker_address": "",
             }
         )
         alone = [Process(service, service, settings, self.city_ids) for service in SERVICES]
+        learned = [city_id for city_id in self.city_ids if is_learned(load_city(city_id, settings))]
+        if learned:
+            alone.append(Process(LEARNER, LEARNER, settings, learned))
         if self.sockets is None:
             return alone
         return [*workers("location", settings, self.city_ids, self.location_workers, self.sockets), *alone[1:]]

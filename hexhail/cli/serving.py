@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import location.__main__
 import matching.__main__
 import pricing.__main__
+import routing.__main__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,5 +15,6 @@ if TYPE_CHECKING:
     from hexhail.rpc.service import Service
 
 RUNNERS: Mapping[str, Service] = {
-    service.name: service for service in (location.__main__.SERVICE, matching.__main__.SERVICE, pricing.__main__.SERVICE)
+    service.name: service
+    for service in (location.__main__.SERVICE, matching.__main__.SERVICE, pricing.__main__.SERVICE, routing.__main__.SERVICE)
 }

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     location_address: str = Field(default="127.0.0.1:7601", description="Where the location service listens.")
     matching_address: str = Field(default="127.0.0.1:7602", description="Where the matching service listens.")
     pricing_address: str = Field(default="127.0.0.1:7603", description="Where the pricing service listens.")
+    traffic_address: str = Field(default="127.0.0.1:7604", description="Where the learner of traffic says whether it is well.")
     metrics_address: str = Field(default="", description="Where counters are shown, as http://ADDRESS/metrics; empty: nowhere.")
     max_stream_age_s: float | None = Field(
         default=None,

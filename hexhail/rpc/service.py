@@ -48,6 +48,7 @@ class Runtime:
     token_key: bytes
     quote_key: bytes
     redis_url: str
+    """Empty for a service that keeps nothing in Valkey."""
     postgres_dsn: str
     """Empty for a service that keeps nothing in PostgreSQL."""
     shell: Shell
@@ -60,6 +61,7 @@ class Service:
     name: str
     running: Callable[[Runtime], AbstractAsyncContextManager[object]]
     uses_postgres: bool = False
+    uses_valkey: bool = True
     has_workers: bool = False
     """Several processes of it may share one port: none of them keeps what another must know."""
 
@@ -75,14 +77,15 @@ def shell_of(settings: Settings) -> Shell:
     )
 
 
-async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres: bool) -> Runtime:
+async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres: bool, uses_valkey: bool = True) -> Runtime:
     """Settings turned into what a service needs, stores checked.
 
     Raises CityError, StoreError and ValueError, each of one line.
     """
-    if settings.redis_url is None:
-        raise StoreError("HEXHAIL_REDIS_URL is not set: give an address, or use `hexhail up`, which brings its own store")
-    await check_valkey(settings.redis_url)
+    if uses_valkey:
+        if settings.redis_url is None:
+            raise StoreError("HEXHAIL_REDIS_URL is not set: give an address, or use `hexhail up`, which brings its own store")
+        await check_valkey(settings.redis_url)
     if uses_postgres:
         if settings.postgres_dsn is None:
             raise StoreError("HEXHAIL_POSTGRES_DSN is not set: give an address, or use `hexhail up`, which brings its own store")
@@ -93,7 +96,7 @@ async def prepare(settings: Settings, city_ids: Sequence[str], *, uses_postgres:
         clock=SystemClock(settings.clock_offset_ms),
         token_key=load_or_make_key(settings.data_dir, "tokens"),
         quote_key=load_or_make_key(settings.data_dir, "quotes"),
-        redis_url=settings.redis_url,
+        redis_url=settings.redis_url or "",
         postgres_dsn=settings.postgres_dsn or "",
         shell=shell_of(settings),
     )
@@ -111,7 +114,7 @@ def run_service(service: Service, settings: Settings, city_ids: Sequence[str]) -
     configure_logs(service.name, settings.log_format, settings.log_level)
 
     async def live() -> None:
-        runtime = await prepare(settings, city_ids, uses_postgres=service.uses_postgres)
+        runtime = await prepare(settings, city_ids, uses_postgres=service.uses_postgres, uses_valkey=service.uses_valkey)
         async with AsyncExitStack() as stack:
             if settings.metrics_address:
                 runtime.shell.exporter.show_process()
