@@ -126,11 +126,19 @@ class RoadGraph:
 
         Bends do not count: no time or length depends on them.
         """
-        state = hashlib.blake2b(digest_size=16)
-        for column in (self.lat, self.lng, self.first_edge, self.head, self.length_m, self.time_s):
-            state.update(len(column).to_bytes(8, "little"))
-            state.update(np.ascontiguousarray(column).tobytes())
-        return state.hexdigest()
+        return _digest(self.lat, self.lng, self.first_edge, self.head, self.length_m, self.time_s)
+
+    def streets_digest(self) -> str:
+        """What names the streets alone? The same whatever their times and lengths are."""
+        return _digest(self.lat, self.lng, self.first_edge, self.head)
+
+
+def _digest(*columns: npt.NDArray[np.generic]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for column in columns:
+        state.update(len(column).to_bytes(8, "little"))
+        state.update(np.ascontiguousarray(column).tobytes())
+    return state.hexdigest()
 
 
 def graph_of_edges(

@@ -15,6 +15,7 @@ from routing.cache_files import one_at_a_time, write_file
 from routing.graph import MM_PER_M, RoadGraph
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from routing.model import Floats32
@@ -69,15 +70,39 @@ def load_tables(graph: RoadGraph, cache_dir: Path | None) -> Tables:
     """
     if cache_dir is None:
         return build_tables(graph)
-    path = cache_dir / f"tables-{LAYOUT}-{graph.digest()}.npy"
-    with one_at_a_time(path):
-        stacked = _mapped(path, graph.n_nodes)
-        if stacked is None:
-            write_file(path, partial(np.save, arr=_stacked(graph)))
+    path = _path(graph, cache_dir)
+    stacked = _mapped(path, graph.n_nodes)
+    if stacked is None:
+        with one_at_a_time(cache_dir / _streets(graph)):
             stacked = _mapped(path, graph.n_nodes)
+            if stacked is None:
+                write_file(path, partial(np.save, arr=_stacked(graph)))
+                stacked = _mapped(path, graph.n_nodes)
     if stacked is None:
         raise OSError(f"{path} was written and cannot be read")
     return _tables_of(stacked)
+
+
+def drop_tables(spared: Sequence[RoadGraph], cache_dir: Path, keep: int) -> int:
+    """Removes tables of other states of the traffic on the same streets, but for the newest `keep`; how many?
+
+    Whoever has mapped them goes on with them. Raises OSError where the folder cannot be written.
+    """
+    streets, spared_paths = _streets(spared[0]), {_path(graph, cache_dir) for graph in spared}
+    with one_at_a_time(cache_dir / streets):
+        others = [path for path in cache_dir.glob(f"{streets}-*.npy") if path not in spared_paths]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in others[keep:]:
+            path.unlink()
+    return len(others[keep:])
+
+
+def _streets(graph: RoadGraph) -> str:
+    return f"tables-{LAYOUT}-{graph.streets_digest()[:12]}"
+
+
+def _path(graph: RoadGraph, cache_dir: Path) -> Path:
+    return cache_dir / f"{_streets(graph)}-{graph.digest()}.npy"
 
 
 def _stacked(graph: RoadGraph) -> Floats32:
@@ -109,11 +134,9 @@ def _tables_of(stacked: Floats32) -> Tables:
 
 
 def _mapped(path: Path, n_nodes: int) -> Floats32 | None:
-    if not path.exists():
-        return None
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
+    except (FileNotFoundError, ValueError, EOFError):
         return None
     if mapped.shape != (2, n_nodes, n_nodes) or mapped.dtype != np.float32:
         return None

@@ -1,0 +1,91 @@
+"""A router of newer traffic, made while the process goes on answering."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from routing.graph import RoadGraph
+from routing.road import RoadRouter
+from routing.tables import drop_tables, load_tables
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from routing.joining import JoinedRouter, RoadParams
+
+KEPT: Final = 3
+"""Past states whose tables stay: whoever lags behind may still ask for the last but one."""
+
+COLUMNS: Final = ("lat", "lng", "first_edge", "head", "length_m", "time_s")
+NICENESS: Final = 10
+UNFIT: Final = 3
+
+
+class RebuildError(Exception):
+    """The process that makes tables has failed; the text is its own account of it."""
+
+
+async def with_slowness_beside(
+    base: JoinedRouter, slowness: npt.NDArray[np.floating], params: RoadParams | None = None
+) -> JoinedRouter:
+    """What `base.with_slowness` gives, while this process goes on answering.
+
+    Tables are made by a process of its own, since the searches would not let other threads run; here they are only mapped.
+    Tables of older states are removed. A hierarchy takes its traffic in a thread, which does let others run. So do tables where
+    the router has no folder for them, but those stop everybody: give it one.
+
+    Raises ValueError as `with_slowness`; RebuildError and OSError where the tables cannot be made.
+    """
+    if isinstance(base, RoadRouter) and base.tables_dir is not None:
+        slowed = base.free_flow.slowed(slowness)
+        await make_tables_beside(slowed, base.tables_dir)
+        await asyncio.to_thread(drop_tables, (base.free_flow, slowed), base.tables_dir, KEPT)
+    return await asyncio.to_thread(base.with_slowness, slowness, params)
+
+
+async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
+    """Puts the tables of a graph into the cache folder, unless they are there, by a process of its own that yields to others.
+
+    It ends with its work even if this one is killed, and is killed where this is cancelled. Raises ValueError where the graph has
+    none (too large, ways too long); RebuildError where the process fails.
+    """
+    columns = io.BytesIO()
+    np.savez(columns, **{name: getattr(graph, name) for name in COLUMNS})
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "routing.rebuilding", str(cache_dir), stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
+    )
+    try:
+        _, said = await process.communicate(columns.getvalue())
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        account = said.decode(errors="replace").strip()
+        if process.returncode == UNFIT:
+            raise ValueError(account)
+        raise RebuildError(f"making tables ended with exit code {process.returncode}: {account[-2000:]}")
+
+
+def _main() -> int:
+    """The process of its own: a graph's columns from the standard input, its tables into the folder that is named."""
+    os.nice(NICENESS)
+    columns = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
+    try:
+        load_tables(RoadGraph(**{name: columns[name] for name in COLUMNS}), Path(sys.argv[1]))
+    except ValueError as error:
+        sys.stderr.write(str(error))
+        return UNFIT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
