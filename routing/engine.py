@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from routing.approach import Legs
     from routing.engine_line import Use
     from routing.engine_params import EngineParams
-    from routing.engine_replies import Dialect
+    from routing.engine_replies import Dialect, Reply, Request
     from routing.model import Floats32, Route, Router
     from routing.sources import Loops
+
+    Send = Callable[[Sequence[Request]], list[Reply]]
 
 T = TypeVar("T")
 
@@ -56,9 +58,10 @@ class EngineRouter:
     where the engine gives no answer, its data change in the middle of the question, or the deadline passes.
     """
 
-    def __init__(self, dialect: Dialect, use: Use, params: EngineParams) -> None:
+    def __init__(self, dialect: Dialect, send: Send, params: EngineParams) -> None:
+        """`send` has the replies to some requests, in their order, or raises EngineFault."""
         self._dialect = dialect
-        self._use = use
+        self._send = send
         self._params = params
         self._data = ""
         self.version = dialect.version
@@ -102,7 +105,7 @@ class EngineRouter:
         gap_m = self._gaps_m(ends) if self._dialect.gaps_first else np.zeros(2)
         if (gap_m > self._params.snap_limit_m).any():
             raise DomainError(Reason.NO_ROUTE, "a place is off the road network", snap_limit_m=self._params.snap_limit_m)
-        (reply,) = self._use.send([self._dialect.ask_way(ends, depart_ms)])
+        (reply,) = self._send([self._dialect.ask_way(ends, depart_ms)])
         try:
             way = self._dialect.read_way(reply, ends)
         except AskForLess:
@@ -158,7 +161,7 @@ class EngineRouter:
         while pending:
             asked, pending = pending, []
             requests = [dialect.ask_table(one.froms[i], one.tos[j], self._departing_ms) for one, i, j in asked]
-            for (one, rows, columns), reply in zip(asked, self._use.send(requests), strict=True):
+            for (one, rows, columns), reply in zip(asked, self._send(requests), strict=True):
                 try:
                     table = dialect.read_table(reply, one.froms[rows], one.tos[columns])
                 except AskForLess:
@@ -183,7 +186,7 @@ class EngineRouter:
         pending = [np.array(wanted[i : i + size]) for i in range(0, len(wanted), size)]
         while pending:
             asked, pending = pending, []
-            replies = self._use.send([self._dialect.ask_gaps(some) for some in asked])
+            replies = self._send([self._dialect.ask_gaps(some) for some in asked])
             for some, reply in zip(asked, replies, strict=True):
                 try:
                     gaps = self._dialect.read_gaps(reply, some)
@@ -303,7 +306,7 @@ class EngineSource(RouterSource):
             self._check_open()
             self._breaker = self._breaker.entered(self._clock.now_ms())
             term = self._breaker.term
-            router = EngineRouter(self._dialect, use, self._params)
+            router = EngineRouter(self._dialect, use.send, self._params)
             running = asyncio.get_running_loop().run_in_executor(self._threads, question, router)
         except BaseException:
             self._slots.release()
