@@ -226,9 +226,9 @@ def _parts(chains: _Chains, longest_m: float) -> Ints:
     low, high = np.minimum(begin, end), np.maximum(begin, end)
     order = np.lexsort((length_m, high, low))
     order = order[parts[order] == 1]
-    twins = (low[order][:-1] == low[order][1:]) & (high[order][:-1] == high[order][1:])
+    as_before = np.flatnonzero((np.diff(low[order]) == 0) & (np.diff(high[order]) == 0))
     taken: set[tuple[int, int]] = set()
-    for chain in order[np.concatenate((twins, [False])) | np.concatenate(([False], twins))].tolist():
+    for chain in order[np.union1d(as_before, as_before + 1)].tolist():
         u, v = int(begin[chain]), int(end[chain])
         directed = {(u, v)} if chains.open[chain] else set()
         directed |= {(v, u)} if chains.back[chain] else set()
