@@ -169,7 +169,7 @@ class Driver:
         world = self._world
         now_s = world.now_s()
         here = world.fleet.motion.place(self._index, now_s)
-        route = world.router.route(here, place, world.clock.now_ms())
+        route = world.way(self._index, here, place)
         return world.fleet.motion.follow(self._index, route, now_s) - now_s
 
     def _dice(self) -> np.random.Generator:

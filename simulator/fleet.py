@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -90,10 +91,13 @@ class Lane(ABC):
         due = self._due = asyncio.Queue(maxsize=LANE_DEPTH)  # what an earlier stream left is out of date
         try:
             async for answer in self._stream(due):
-                if isinstance(answer, FixAckView):
-                    self._world.ledger.fixes.told(answer)
+                self._told(answer)
         finally:
             _put(due, None)
+
+    def _told(self, answer: SessionView | FixAckView) -> None:
+        if isinstance(answer, FixAckView):
+            self._world.ledger.fixes.told(answer)
 
     @abstractmethod
     def _stream(self, due: asyncio.Queue[Ints | None]) -> AsyncIterator[SessionView | FixAckView]: ...
@@ -141,13 +145,29 @@ class FleetLane(Lane):
 
 
 class SingleLane(Lane):
-    """One driver's own stream."""
+    """One driver's own stream. It reports as often as it is told to."""
 
     name = "StreamFixes"
 
     def __init__(self, world: World, app: DriverApp) -> None:
         super().__init__(world)
         self._app = app
+        self._interval_s = world.params.report_interval_s
+        self._reported_s = -math.inf
+
+    def is_due(self, now_s: float, tick_s: float) -> bool:
+        """Is the next report due, as near as ticks allow?"""
+        return now_s - self._reported_s >= self._interval_s - tick_s / 2
+
+    def report(self, driver: int, now_s: float) -> None:
+        """The driver is due."""
+        self._reported_s = now_s
+        self.put(np.array([driver]))
+
+    def _told(self, answer: SessionView | FixAckView) -> None:
+        super()._told(answer)
+        if answer.report_interval_ms:
+            self._interval_s = answer.report_interval_ms / MS_PER_S
 
     def _stream(self, due: asyncio.Queue[Ints | None]) -> AsyncIterator[SessionView | FixAckView]:
         return self._app.stream_fixes(self._reports(due))
@@ -167,7 +187,10 @@ class SingleLane(Lane):
 
 
 class Reporter:
-    """Who is due when: each driver once in every interval, all of them spread evenly over it."""
+    """Who is due when: each driver once in every interval, all of them spread evenly over it.
+
+    Those who report by themselves begin so, and then keep to what location tells them.
+    """
 
     def __init__(self, world: World, fleet_apps: Sequence[FleetApp], driver_apps: Sequence[DriverApp]) -> None:
         """The first drivers report by themselves, through these apps; all others through the fleet's gateways."""
@@ -178,6 +201,8 @@ class Reporter:
         self._slots = max(1, round(params.report_interval_s / params.report_tick_s))
         order = generator(params.seed, "report-slots").permutation(params.drivers)
         self._due = [np.sort(order[slot :: self._slots]) for slot in range(self._slots)]
+        self._begun: set[int] = set()
+        """Drivers that report by themselves and have had their first turn."""
         self.tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
@@ -208,9 +233,11 @@ class Reporter:
 
     def _send(self, slot: int) -> None:
         due = self._due[slot]
-        own = due[due < len(self._singles)]
-        for driver in own.tolist():
-            self._singles[driver].put(np.array([driver]))
-        others = due[len(own) :]
+        own, others = due[due < len(self._singles)], due[due >= len(self._singles)]
+        self._begun.update(own.tolist())
+        now_s, tick_s = asyncio.get_running_loop().time(), self._world.params.report_tick_s
+        for driver in sorted(self._begun):
+            if self._singles[driver].is_due(now_s, tick_s):
+                self._singles[driver].report(driver, now_s)
         if len(others):
             self._gateways[slot % len(self._gateways)].put(others)

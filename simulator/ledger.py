@@ -35,6 +35,7 @@ class RideRecord:
     arrived_s : when WatchRide first said that the driver is at the pickup (or that the ride has begun)
     failed : why there is no ride: RequestRide came back with this reason or code
     eta_s, pickup_took_s : from accepting to arriving, as promised and as it was, by the service's clock
+    quoted_s, trip_took_s : from starting to completing, as quoted and as it was, by the service's clock
     """
 
     rider_id: str
@@ -46,6 +47,8 @@ class RideRecord:
     failed: str = ""
     eta_s: float | None = None
     pickup_took_s: float | None = None
+    quoted_s: float | None = None
+    trip_took_s: float | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -71,6 +74,8 @@ class RideRecord:
             if ride.assignment.arrived_at_ms:
                 self.eta_s = float(ride.assignment.pickup_eta_s)
                 self.pickup_took_s = (ride.assignment.arrived_at_ms - ride.assignment.accepted_at_ms) / 1000
+        if ride.state is RideState.COMPLETED and ride.assignment.started_at_ms and ride.assignment.completed_at_ms:
+            self.trip_took_s = (ride.assignment.completed_at_ms - ride.assignment.started_at_ms) / 1000
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from simulator.fleet import Fleet, Reporter
 from simulator.progress import Gathering
 from simulator.rider import Rider
 from simulator.summary import rides_now, summary_of
+from simulator.traffic import Traffic
 from simulator.waiting import happens
 from simulator.world import World
 
@@ -58,7 +59,8 @@ class LiveRun:
     ) -> None:
         """`starts` : float64[n_drivers, 2], lat and lng in degrees. The clock is the services' own (its offset, that is)."""
         channels = Channels(addresses, per_service=params.channels_per_service)
-        self.world = World(params, channels, clock or SystemClock(), router, Fleet(params, starts), tokens)
+        traffic = Traffic(params.traffic, params.seed, Place(*starts.mean(axis=0).tolist())) if params.traffic else None
+        self.world = World(params, channels, clock or SystemClock(), router, Fleet(params, starts), tokens, traffic)
         self._requests = requests
         self._operator = OperatorApp(channels, params.city, "simulator", tokens(Role.OPERATOR, "simulator"))
         self._apps = [

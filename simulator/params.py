@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import time
 
 from simulator.gridport import DemandParams, ShockParams
+from simulator.traffic import TrafficParams  # noqa: TC001 - the city's file is read by these types
 
 Range = tuple[float, float]
 
@@ -20,7 +21,7 @@ class LiveParams:
     minutes : how long requests are made; None until told to stop
     drivers : how many there are; their ids are `<fleet>.d00001` and so on
     sample : the share of the requests that is served; taken where they are loaded, named here for the summary
-    report_interval_s : each driver reports once in this time
+    report_interval_s : each driver reports once in this time; one on a stream of its own as often as location then says
     single_stream_drivers : so many report on a stream of their own, all others through the fleet's streams
     fleet_streams : streams of the fleet's gateways
     report_tick_s : the drivers due are sent together once in this time
@@ -33,6 +34,7 @@ class LiveParams:
     channels_per_service : connections that all apps share
     concurrency : calls at once while drivers come and go
     wind_down_s : after this time whatever has not ended is cut off, and counted
+    traffic : of the simulated streets, which the services do not know; None where driving takes what their routing says
     """
 
     city: str
@@ -54,6 +56,7 @@ class LiveParams:
     channels_per_service: int = 8
     concurrency: int = 64
     wind_down_s: float = 60.0
+    traffic: TrafficParams | None = None
 
     def __post_init__(self) -> None:
         _check_shares(self)
@@ -102,6 +105,7 @@ class SimulatorParams:
     minutes : of a run that is not told; None goes on until stopped
     rate_per_s, trip_min_m, trip_max_m : the steady demand of "synthetic"
     shock : of "synthetic"; absent means the default one in the city's middle
+    traffic : of the simulated streets; absent means that driving takes what the city's routing says
     """
 
     source: str = "synthetic"
@@ -113,6 +117,7 @@ class SimulatorParams:
     trip_min_m: float = 400.0
     trip_max_m: float = 1200.0
     shock: ShockParams | None = None
+    traffic: TrafficParams | None = None
 
     def __post_init__(self) -> None:
         if self.source not in {"rides", "synthetic"}:

@@ -30,7 +30,12 @@ class Rides:
     requests_failed : requests whose time came and that no ride came of, by reason or code, GetQuotes included
     match_ms : from sending RequestRide to WatchRide naming the driver, on the rider's monotonic clock
     pickup_s : from sending RequestRide to WatchRide saying that the driver is at the pickup
-    eta_error_s : how much later than promised drivers arrived (mean, and p50 and p95 of its size); None without arrivals
+    eta_error_s : how much later than promised drivers arrived: of how many (n), mean, and p50, p90 and p95 of its size
+        (`abs_p50` is p50, for older readers); None without arrivals
+    trip_error_s : the same of whole trips, against the duration that was quoted
+
+    Whoever has not arrived at the run's end has no error yet: a run that is short, as seen from its trips, shows more of those
+    who were quick.
     """
 
     requests: int
@@ -43,6 +48,7 @@ class Rides:
     match_ms: Mapping[str, float | None]
     pickup_s: Mapping[str, float | None]
     eta_error_s: Mapping[str, float | None]
+    trip_error_s: Mapping[str, float | None]
 
     def __post_init__(self) -> None:
         if self.requests != self.matched + self.cancelled + self.expired + self.open_at_end:
@@ -96,8 +102,9 @@ def rides_now(ledger: Ledger) -> Rides:
     """How do the requests stand at this moment?"""
     outcomes = Counter(record.outcome for record in ledger.requested())
     failed = Counter(ledger.not_quoted) + Counter(record.failed for record in ledger.rides if record.failed)
-    promised = [(r.pickup_took_s - r.eta_s) for r in ledger.rides if r.eta_s is not None and r.pickup_took_s is not None]
-    late_s = np.array(promised, dtype=np.float64)
+    late_s = [r.pickup_took_s - r.eta_s for r in ledger.rides if r.eta_s is not None and r.pickup_took_s is not None]
+    longer_s = [r.trip_took_s - r.quoted_s for r in ledger.rides if r.quoted_s is not None and r.trip_took_s is not None]
+    eta_error_s = errors_s(np.array(late_s, dtype=np.float64))
     return Rides(
         requests=outcomes.total(),
         matched=outcomes[Outcome.MATCHED],
@@ -108,11 +115,15 @@ def rides_now(ledger: Ledger) -> Rides:
         requests_failed=dict(sorted(failed.items())),
         match_ms=percentiles(ledger.match_ms(), (50, 95, 99)),
         pickup_s=percentiles(ledger.pickup_s(), (50, 95)),
-        eta_error_s={
-            "mean": round(float(late_s.mean()), 1) if len(late_s) else None,
-            **{f"abs_{name}": value for name, value in percentiles(np.abs(late_s), (50, 95)).items()},
-        },
+        eta_error_s={**eta_error_s, "abs_p50": eta_error_s["p50"], "abs_p95": eta_error_s["p95"]},
+        trip_error_s=errors_s(np.array(longer_s, dtype=np.float64)),
     )
+
+
+def errors_s(late_s: Floats) -> dict[str, float | None]:
+    """How far off were promises? float64[n], seconds, above 0 where it took longer -> n, mean, p50 and so on of the size."""
+    mean_s = round(float(late_s.mean()), 1) if len(late_s) else None
+    return {"n": len(late_s), "mean": mean_s, **percentiles(np.abs(late_s), (50, 90, 95))}
 
 
 def percentiles(values: Floats, which: tuple[int, ...]) -> dict[str, float | None]:

@@ -90,7 +90,8 @@ def summary_table(summary: Summary) -> RenderableType:
         ("completed", str(rides.completed)),
         ("request to driver named", _spread({name: _ms(value) for name, value in rides.match_ms.items()})),
         ("request to pickup", _spread({name: _s(value) for name, value in rides.pickup_s.items()})),
-        ("arrivals against the promise", _spread({name: _s(value) for name, value in rides.eta_error_s.items()})),
+        ("arrivals against the promise", _errors(rides.eta_error_s)),
+        ("trips against the quote", _errors(rides.trip_error_s)),
         ("fixes", f"{summary.fixes_sent} sent, {summary.fixes_accepted} accepted{_counts(summary.fixes_dropped, ', dropped: ')}"),
         ("surge", "unknown" if summary.surge_max is None else f"up to {summary.surge_max:.1f}x, {summary.cells_surging} cells"),
         ("double assignments", str(summary.double_assignments)),
@@ -191,6 +192,7 @@ def _figures(state: LiveState) -> Table:
         (_ms(rides.match_ms["p50"]), "until a driver is named, half of all"),
         (_ms(rides.match_ms["p95"]), "95 of 100"),
         (_s(rides.pickup_s["p50"]), "until the pickup, half of all"),
+        (_s(rides.eta_error_s["p50"]), "off the promised arrival, half of all"),
         ("", ""),
         (str(len(state.drivers)), "drivers"),
         (f"{state.fixes_per_s:.0f}", "fixes a second"),
@@ -218,6 +220,14 @@ def _ms(value: float | None) -> str:
 
 def _s(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} s"
+
+
+def _errors(errors_s: Mapping[str, float | None]) -> str:
+    mean_s = errors_s["mean"]
+    if mean_s is None:
+        return "-"
+    late = f"{abs(mean_s):.0f} s {'late' if mean_s > 0 else 'early'} in the mean"
+    return f"half within {_s(errors_s['p50'])}, 9 of 10 within {_s(errors_s['p90'])}; {late}, of {errors_s['n']:.0f}"
 
 
 def _spread(values: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from hexhail.client import Channels, Role
     from hexhail.kernel.clock import Clock
-    from routing.model import Router
+    from hexhail.kernel.geo import Place
+    from routing.model import Route, Router
     from simulator.fleet import Fleet
     from simulator.params import LiveParams
+    from simulator.traffic import Traffic
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class World:
     router: Router
     fleet: Fleet
     tokens: Callable[[Role, str], str]
+    traffic: Traffic | None = None
+    """What makes the streets slower or faster than `router` says."""
     ledger: Ledger = field(default_factory=Ledger)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the run is over: finish what is under way, begin nothing."""
@@ -39,6 +43,8 @@ class World:
     news: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=8))
     """(when, what) happened lately."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    drives: Counter[int] = field(default_factory=Counter)
+    """How often each driver has set out."""
     failure: BaseException | None = None
     """The first defect of ours: it ends the run."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,6 +55,15 @@ class World:
     def now_s(self) -> float:
         """The city's time, Unix seconds."""
         return self.clock.now_ms() / MS_PER_S
+
+    def way(self, driver: int, here: Place, there: Place) -> Route:
+        """By which way will the driver get there, and how long will it truly take, setting out now? Raises NO_ROUTE."""
+        now_s = self.now_s()
+        route = self.router.route(here, there, round(now_s * MS_PER_S))
+        if self.traffic is None:
+            return route
+        self.drives[driver] += 1
+        return self.traffic.driven(route, now_s, self.traffic.pace(driver, self.drives[driver]))
 
     def tell(self, text: str) -> None:
         """Something worth showing has happened."""

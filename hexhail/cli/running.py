@@ -153,7 +153,14 @@ async def _live(
     stop: asyncio.Event,
     console: Console,
 ) -> Summary:
-    params = LiveParams(city=wish.city_id, seed=wish.seed, minutes=town.minutes, drivers=len(town.starts), sample=wish.sample)
+    params = LiveParams(
+        city=wish.city_id,
+        seed=wish.seed,
+        minutes=town.minutes,
+        drivers=len(town.starts),
+        sample=wish.sample,
+        traffic=town.traffic,
+    )
     console.print(
         f"{town.city.name}: {len(town.requests):,} requests, {len(town.starts):,} drivers"
         + (f", {town.minutes:g} minutes" if town.minutes else "")

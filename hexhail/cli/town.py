@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.settings import Settings
     from hexhail.kernel.units import Bools, Floats
     from routing.model import Router
+    from simulator.traffic import TrafficParams
 
 DATA_PROBE = "manhattan/manhattan_network.json"
 _SYNTHETIC_MINUTES = 60.0
@@ -49,6 +50,7 @@ class Town:
     starts: Floats
     minutes: float | None
     rows_dropped: dict[str, int]
+    traffic: TrafficParams | None
 
 
 def default_city(settings: Settings) -> str:
@@ -78,7 +80,7 @@ def town_of(wish: Wish, settings: Settings) -> Town:
     inside = ends[in_area(ends)]
     if not len(inside):
         raise CityError(f"{path}: no ride of it ended inside {city.name}")
-    return Town(city, router, requests, starts_near(inside, drivers, wish.seed, router), minutes, dropped)
+    return Town(city, router, requests, starts_near(inside, drivers, wish.seed, router), minutes, dropped, params.traffic)
 
 
 def _synthetic(city: City, router: Router, params: SimulatorParams, minutes: float | None, drivers: int, wish: Wish) -> Town:
@@ -87,4 +89,4 @@ def _synthetic(city: City, router: Router, params: SimulatorParams, minutes: flo
     demand = params.demand(minutes or _SYNTHETIC_MINUTES, wish.sample, wish.seed)
     shock = params.shock or default_shock(router.graph)
     requests = grid_requests(router.graph, demand, shock if shock.begins_s < demand.minutes * 60 else None)
-    return Town(city, router, requests, starts_on_streets(router.graph, drivers, wish.seed), minutes, {})
+    return Town(city, router, requests, starts_on_streets(router.graph, drivers, wish.seed), minutes, {}, params.traffic)

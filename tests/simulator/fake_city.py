@@ -222,12 +222,16 @@ class FakeLocation(location_grpc.LocationServiceServicer):
         self.singles: dict[str, list[Any]] = defaultdict(list)
         self.columns: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         """Driver -> (sequence, lat_e7, lng_e7)."""
+        self.interval_ms: dict[str, int] = {}
+        """How often a driver is told to report."""
 
     async def StreamFixes(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         async for request in request_iterator:
             if request.WhichOneof("message") == "fix":
-                self.singles[principal().subject].append(request.fix)
-                yield location_pb.StreamFixesResponse(ack=location_pb.FixAck(accepted=1))
+                driver_id = principal().subject
+                self.singles[driver_id].append(request.fix)
+                ack = location_pb.FixAck(accepted=1, report_interval_ms=self.interval_ms.get(driver_id, 0))
+                yield location_pb.StreamFixesResponse(ack=ack)
 
     async def StreamFleetFixes(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         table: list[str] = []

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from hexhail.client import Addresses, RpcError
+from hexhail.kernel.geo import Place
 from routing.crow import CrowParams, CrowRouter
-from simulator.live import run_live
+from simulator.live import LiveRun, run_live
 from simulator.params import LiveParams
 from simulator.requests import RideRequests
+from simulator.traffic import TrafficParams
 from tests.simulator.fake_city import COMPLETED, FakeCity, token
 
 if TYPE_CHECKING:
@@ -111,6 +113,40 @@ async def test_every_driver_reports_once_in_every_interval_some_by_themselves() 
     assert values["fixes_sent"] == values["fixes_accepted"] == sum(reports())
     for fixes in city.location.columns.values():
         assert [sequence for sequence, _, _ in fixes] == list(range(1, len(fixes) + 1))
+
+
+async def test_a_driver_that_reports_by_itself_does_so_as_often_as_it_is_told() -> None:
+    city, stop = FakeCity(), asyncio.Event()
+    often, seldom, *others = PARAMS.driver_ids()[:4]
+    city.location.interval_ms = {often: 300, seldom: 600_000}
+
+    def reports(driver_id: str) -> int:
+        return len(city.location.singles[driver_id])
+
+    def told() -> bool:
+        usual = [reports(driver_id) for driver_id in others]
+        return min(usual) >= 4 and reports(often) >= 2 * max(usual)
+
+    async with city.open() as addresses, stopping(stop, told):
+        await run_live(ENDLESS, requests(1, 1.0), starts(12), ROUTER, addresses, token, stop=stop)
+    assert told()
+    assert reports(seldom) <= 2
+
+
+async def test_a_drive_takes_what_the_streets_make_it_not_what_routing_says() -> None:
+    here, there = Place(40.500, -74.000), Place(40.503, -74.002)
+    addresses = Addresses("unix:/nowhere/a", "unix:/nowhere/b", "unix:/nowhere/c")
+
+    async def drives_s(traffic: TrafficParams | None, times: int) -> list[float]:
+        run = LiveRun(replace(PARAMS, traffic=traffic), requests(1, 0.0), starts(12), ROUTER, addresses, token)
+        found = [run.world.way(7, here, there).duration_s for _ in range(times)]
+        await run.world.channels.close()
+        return found
+
+    said_s = ROUTER.route(here, there, 0).duration_s
+    assert await drives_s(None, 2) == [said_s, said_s]
+    assert await drives_s(TrafficParams(usual=3.0, place_sigma=0.0, pace_sigma=0.0), 1) == [pytest.approx(3 * said_s)]
+    assert len(set(await drives_s(TrafficParams(place_sigma=0.0), 5))) == 5
 
 
 async def test_told_to_stop_it_winds_down_at_once_with_a_summary() -> None:
