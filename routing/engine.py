@@ -147,17 +147,12 @@ class EngineRouter:
     def _table(self, groups: Sequence[tuple[Floats, Floats]]) -> list[tuple[Table, Floats, Floats]]:
         """The matrix of each group of origins and destinations, and how far these are from the network; all in one go."""
         dialect = self._dialect
-        if dialect.gaps_first and groups:
-            self._gaps_m(np.concatenate([side for froms, tos in groups if len(froms) and len(tos) for side in (froms, tos)]))
         made = [_Unfinished(froms, tos) for froms, tos in groups]
-        pending: list[tuple[_Unfinished, Ints, Ints]] = []
-        for one in made:
-            rows, columns = np.arange(len(one.froms)), np.arange(len(one.tos))
-            if dialect.gaps_first and len(rows) and len(columns):
-                one.from_gap_m, one.to_gap_m = self._gaps_m(one.froms), self._gaps_m(one.tos)
-                limit_m = self._params.snap_limit_m
-                rows, columns = rows[one.from_gap_m <= limit_m], columns[one.to_gap_m <= limit_m]
-            pending += [(one, *block) for block in self._blocks(rows, columns)]
+        if dialect.gaps_first:
+            self._meet([one for one in made if one.times_s.size])
+        pending: list[tuple[_Unfinished, Ints, Ints]] = [
+            (one, *block) for one in made for block in self._blocks(one.rows, one.columns)
+        ]
         while pending:
             asked, pending = pending, []
             requests = [dialect.ask_table(one.froms[i], one.tos[j], self._departing_ms) for one, i, j in asked]
@@ -172,6 +167,14 @@ class EngineRouter:
                 self._see_data(table.data)
                 one.take(rows, columns, table)
         return [(Table(one.times_s, one.distances_m), one.from_gap_m, one.to_gap_m) for one in made]
+
+    def _meet(self, made: Sequence[_Unfinished]) -> None:
+        """Has told how far everybody is from the network, all at once: the engine is to be asked about those near it only."""
+        self._gaps_m(np.concatenate([np.empty((0, 2)), *(side for one in made for side in (one.froms, one.tos))]))
+        limit_m = self._params.snap_limit_m
+        for one in made:
+            one.from_gap_m, one.to_gap_m = self._gaps_m(one.froms), self._gaps_m(one.tos)
+            one.rows, one.columns = np.flatnonzero(one.from_gap_m <= limit_m), np.flatnonzero(one.to_gap_m <= limit_m)
 
     def _blocks(self, rows: Ints, columns: Ints) -> list[tuple[Ints, Ints]]:
         dialect = self._dialect
@@ -209,13 +212,14 @@ class EngineRouter:
 
 
 class _Unfinished:
-    """A matrix of which some blocks are there: what no block brings stays `inf`."""
+    """A matrix of which some blocks are there: what no block brings stays `inf`. Rows and columns are those to ask about."""
 
     def __init__(self, froms: Floats, tos: Floats) -> None:
         self.froms, self.tos = froms, tos
         self.times_s = np.full((len(froms), len(tos)), np.inf)
         self.distances_m = self.times_s.copy()
         self.from_gap_m, self.to_gap_m = np.full(len(froms), np.inf), np.full(len(tos), np.inf)
+        self.rows, self.columns = np.arange(len(froms)), np.arange(len(tos))
 
     def take(self, rows: Ints, columns: Ints, table: Table) -> None:
         """Puts a block where it belongs."""

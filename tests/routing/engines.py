@@ -112,7 +112,7 @@ class FakeOsrm:
         time_s, length_m = TIMES_S[i][j], LENGTHS_M[i][j]
         if time_s is None or length_m is None:
             return "NoRoute", {"message": "Impossible route between points"}
-        driving_s = time_s - 10.0  # annotations leave out the time of turns
+        driving_s = max(time_s - 10.0, 0.0)  # annotations leave out the time of turns
         annotation = {
             "duration": [HALF_WAY * driving_s, (1 - HALF_WAY) * driving_s],
             "distance": [HALF_WAY * length_m, (1 - HALF_WAY) * length_m],
