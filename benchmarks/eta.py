@@ -16,7 +16,7 @@ from benchmarks.figures import Target, percentile
 from benchmarks.notebook import Notebook
 from hexhail.kernel.units import MS_PER_S
 from routing.city import router_for
-from routing.knowledge import beliefs_in
+from routing.knowledge import MemoryParams, beliefs_in
 from routing.learning import fit_to_learn, hours_of, learn_rides
 from routing.patches import patches_of
 from routing.road import RoadParams, RoadRouter
@@ -122,7 +122,7 @@ def _run(params: EtaParams, city: City, data_dir: Path, steps: Steps) -> tuple[R
     starts, ends = free.snap(taught.origins), free.snap(taught.destinations)
     patches = patches_of(graph)
     traffic = TrafficParams(usual_slowness=own.time_factor)
-    knowledge = learn_rides(graph, patches, taught, starts, ends, city.time_zone, traffic, progress=steps.begin)
+    knowledge = learn_rides(graph, patches, taught, starts, ends, city.time_zone, traffic, MemoryParams(), steps.begin)
     hour = int(np.bincount(hours_of(asked.at_ms, city.time_zone)).argmax())
     beliefs = beliefs_in(knowledge, hour, patches, traffic)
     present = graph.slowed(beliefs.slowness[patches.of_edge])

@@ -1,8 +1,9 @@
 """What does a city know of its traffic: lately, and at each hour of its day? Pure.
 
-Evidence is kept twice. That of the hour of the day fades over weeks and says what is usual then; that of late fades over minutes
-and says what is unusual now. A patch is thought to be as slow as lately, as far as it was driven lately; else as usual in this
-hour, as far as that is known; else as usual at all, and each step borrows from the neighbours and from the level of the city.
+Evidence is kept twice. That of the hour of the day gives way to newer evidence only, and says what is usual then; that of late
+fades within minutes, and says what is unusual now. A patch is thought to be as slow as lately, as far as it was driven lately;
+else as usual in this hour, as far as that is known; else as usual at all, and each step borrows from the neighbours and from the
+level of the city.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from routing.traffic import Observations
 
 HOURS: Final = 24
-MS_PER_DAY: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class MemoryParams:
     """How long evidence counts. Source: our choice.
 
     lately_half_life_s : after so long, what was seen counts half in what is thought of now
-    usual_half_life_days : the same, in what is thought to be usual
+    usual_most_s : of each patch and hour of the day, so many weighed seconds of driving are remembered: older ones give way
     """
 
     lately_half_life_s: float = 600.0
-    usual_half_life_days: float = 14.0
+    usual_most_s: float = 3_600.0
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
-        for name in ("lately_half_life_s", "usual_half_life_days"):
+        for name in ("lately_half_life_s", "usual_most_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}, not above 0")
@@ -65,14 +65,14 @@ class Knowledge:
         return Evidence(self.hours.free_s[hour], self.hours.took_s[hour])
 
     def aged(self, at_ms: int, memory: MemoryParams) -> Knowledge:
-        """The same, as it counts at a later moment; at an earlier one it is what it is."""
-        passed_ms = max(at_ms - self.at_ms, 0)
-        return replace(
-            self,
-            hours=self.hours.faded(0.5 ** (passed_ms / (memory.usual_half_life_days * MS_PER_DAY))),
-            lately=self.lately.faded(0.5 ** (passed_ms / (memory.lately_half_life_s * MS_PER_S))),
-            at_ms=max(at_ms, self.at_ms),
-        )
+        """The same, as it counts at another moment, later as a rule."""
+        passed_ms = abs(at_ms - self.at_ms)
+        return replace(self, lately=self.lately.faded(0.5 ** (passed_ms / (memory.lately_half_life_s * MS_PER_S))), at_ms=at_ms)
+
+    @property
+    def is_none(self) -> bool:
+        """Was nothing ever observed?"""
+        return not (self.hours.free_s.any() or self.lately.free_s.any())
 
 
 def nothing_known(patches: Patches, at_ms: int, *, terminal_s: float = 0.0, leg_s_per_m: float = 0.2) -> Knowledge:
@@ -94,10 +94,12 @@ def observed(
     """What is known after these observations of the last minutes?"""
     aged = knowledge.aged(at_ms, memory)
     news = evidence_of(seen, beliefs_in(aged, hour, patches, params), params)
-    return replace(aged, hours=_with(aged.hours, hour, news), lately=aged.lately + news)
+    return replace(aged, hours=_with(aged.hours, hour, news, memory), lately=aged.lately + news)
 
 
-def taught(knowledge: Knowledge, seen: Observations, hours: Ints, patches: Patches, params: TrafficParams) -> Knowledge:
+def taught(
+    knowledge: Knowledge, seen: Observations, hours: Ints, patches: Patches, params: TrafficParams, memory: MemoryParams
+) -> Knowledge:
     """What is known after these observations of earlier days, each of an hour of the day (int64[n])?
 
     They say what is usual, and nothing of now. What trips take besides driving is learned from all of them.
@@ -111,7 +113,7 @@ def taught(knowledge: Knowledge, seen: Observations, hours: Ints, patches: Patch
         share = len(some) / len(seen)
         known = replace(
             known,
-            hours=_with(known.hours, hour, news),
+            hours=_with(known.hours, hour, news, memory),
             terminal_s=known.terminal_s + share * (beliefs.terminal_s - knowledge.terminal_s),
             leg_s_per_m=known.leg_s_per_m + share * (beliefs.leg_s_per_m - knowledge.leg_s_per_m),
         )
@@ -129,8 +131,11 @@ def _general(knowledge: Knowledge, patches: Patches, params: TrafficParams) -> B
     return Beliefs(estimated(of_all, first.slowness, patches, params), knowledge.terminal_s, knowledge.leg_s_per_m)
 
 
-def _with(hours: Evidence, hour: int, news: Evidence) -> Evidence:
+def _with(hours: Evidence, hour: int, news: Evidence, memory: MemoryParams) -> Evidence:
     free_s, took_s = hours.free_s.copy(), hours.took_s.copy()
     free_s[hour] += news.free_s
     took_s[hour] += news.took_s
+    kept = np.minimum(1.0, memory.usual_most_s / np.maximum(free_s[hour], memory.usual_most_s))
+    free_s[hour] *= kept
+    took_s[hour] *= kept
     return Evidence(free_s, took_s)

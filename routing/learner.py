@@ -12,13 +12,14 @@ import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError
+from hexhail.kernel.units import MS_PER_S
 from routing.knowledge import MemoryParams, beliefs_in, nothing_known, observed
 from routing.learning import hours_of
-from routing.moves import Anchors, MoveParams, Sightings, moved_on, plausible
-from routing.patches import RESOLUTION, patches_of
+from routing.moves import Anchors, MoveParams, Sightings, Stretches, moved_on, plausible
+from routing.patches import patches_of
 from routing.published import router_in
 from routing.road_files import RoutingFileError
-from routing.state_file import TrafficState, read_state, write_state
+from routing.state_file import read_state, state_of, write_state
 from routing.traffic import Observations, TrafficParams
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Floats, Ints
     from routing.joining import JoinedRouter
     from routing.knowledge import Knowledge
-    from routing.moves import Stretches
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,8 @@ KEPT_TABLES: Final = 3
 """Tables of the newest states that stay in the folder: a service may be about to map the last but one."""
 
 RETRY_S: Final = 1.0
+REPEAT_S: Final = 900.0
+"""What is known is said again after so long, though nobody drove: the hour may be another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Learner:
         self._patches = patches_of(base.free_flow)
         self._traffic = replace(params.traffic, usual_slowness=base.params.time_factor)
         self._number = 0
+        self._published_at_ms = 0
         self._knowledge: Knowledge = nothing_known(
             self._patches,
             clock.now_ms(),
@@ -123,8 +126,8 @@ class Learner:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(fleet))
                 while True:
-                    await self._clock.sleep(self._params.publish_period_s)
                     await self.publish()
+                    await self._clock.sleep(self._params.publish_period_s)
 
     def hear(self, news: FleetNews) -> None:
         """Takes in where drivers are."""
@@ -141,42 +144,38 @@ class Learner:
             self._stretches.append(stretches)
 
     async def publish(self) -> bool:
-        """Learns from what was driven since the last time, and publishes; False where that was too little. Raises OSError."""
+        """Learns from what was driven since the last time, and publishes. Raises OSError.
+
+        False where there is nothing new to say: too little was driven, and what is usual was said not long ago.
+        """
         heard, now_ms = self._stretches, self._clock.now_ms()
-        if sum(len(each) for each in heard) < self._params.fewest_stretches:
+        enough = sum(len(each) for each in heard) >= self._params.fewest_stretches
+        due = abs(now_ms - self._published_at_ms) >= REPEAT_S * MS_PER_S and not self._knowledge.is_none
+        if not (enough or due):
             return False
         self._stretches = []
-        hour = int(hours_of(np.array([now_ms]), self._time_zone)[0])
-        self._knowledge, self._present, count = await asyncio.to_thread(self._learned, heard, hour, now_ms)
+        count = await asyncio.to_thread(self._learn, heard, now_ms)
         self.learned_from += count
         log.info("traffic learned", stretches=count, number=self._number, version=self._present.version)
         return True
 
-    def _learned(self, heard: list[Stretches], hour: int, now_ms: int) -> tuple[Knowledge, JoinedRouter, int]:
+    def _learn(self, heard: list[Stretches], now_ms: int) -> int:
+        hour = int(hours_of(np.array([now_ms]), self._time_zone)[0])
         seen = self._observations(heard)
-        params = self._params
-        knowledge = observed(self._knowledge, seen, hour, now_ms, self._patches, self._traffic, params.memory)
+        knowledge = observed(self._knowledge, seen, hour, now_ms, self._patches, self._traffic, self._params.memory)
         beliefs = beliefs_in(knowledge, hour, self._patches, self._traffic)
-        slowness = beliefs.slowness[self._patches.of_edge].astype(np.float32)
-        state = TrafficState(
-            self._base.free_flow.digest(),
-            RESOLUTION,
-            self._number + 1,
-            now_ms,
-            slowness,
-            beliefs.terminal_s,
-            beliefs.leg_s_per_m,
-            knowledge,
-        )
+        state = state_of(self._base, self._patches, knowledge, beliefs, self._number + 1)
         router = router_in(self._base, state)  # its tables are there before anybody hears of it
         write_state(self._path, state)
-        self._number = state.number
+        self._knowledge, self._present, self._number, self._published_at_ms = knowledge, router, state.number, now_ms
         self._clear_tables()
-        return knowledge, router, len(seen)
+        return len(seen)
 
     def _observations(self, heard: list[Stretches]) -> Observations:
-        starts, ends = (np.concatenate([getattr(each, name) for each in heard]) for name in ("starts", "ends"))
-        taken_s = np.concatenate([each.taken_s for each in heard])
+        none = Stretches(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+        every = [none, *heard]
+        starts, ends = (np.concatenate([getattr(each, name) for each in every]) for name in ("starts", "ends"))
+        taken_s = np.concatenate([each.taken_s for each in every])
         driving = self._patches.of_ways(*self._present.ways(starts, ends))
         free_s = np.asarray(driving.sum(axis=1), dtype=np.float64)
         good = np.flatnonzero(plausible(taken_s, free_s, self._traffic.min_slowness, self._traffic.max_slowness))

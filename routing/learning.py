@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from hexhail.kernel.units import MS_PER_S
-from routing.knowledge import beliefs_in, nothing_known, taught
+from routing.knowledge import MemoryParams, beliefs_in, nothing_known, taught
 from routing.tables import build_tables
 from routing.traffic import Observations
 from routing.ways import fastest_ways
@@ -96,6 +96,7 @@ def learn_rides(
     ends: Snapped,
     time_zone: str,
     params: TrafficParams,
+    memory: MemoryParams,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Knowledge:
     """What is known of the traffic after these rides, all of them fit to learn?
@@ -117,7 +118,7 @@ def learn_rides(
         progress(f"traffic, {number + 1} of {PASSES}")
         whole = np.ones(len(rides), dtype=np.bool_)
         seen = Observations(patches.of_ways(way_first, edges), starts.gap_m + ends.gap_m, rides.taken_s, whole)
-        knowledge = taught(first, seen, hours, patches, params)
+        knowledge = taught(first, seen, hours, patches, params, memory)
     return knowledge
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from routing.cache_files import write_file
 from routing.knowledge import HOURS, Knowledge
+from routing.patches import RESOLUTION
 from routing.road_files import RoutingFileError
 from routing.traffic import Evidence
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.units import Floats
     from routing.graph import RoadGraph
+    from routing.joining import JoinedRouter
+    from routing.patches import Patches
+    from routing.traffic import Beliefs
 
 FORMAT: Final = 1
 
@@ -48,6 +52,20 @@ class TrafficState:
     terminal_s: float
     leg_s_per_m: float
     knowledge: Knowledge
+
+
+def state_of(base: JoinedRouter, patches: Patches, knowledge: Knowledge, beliefs: Beliefs, number: int) -> TrafficState:
+    """The state that says what is thought of the traffic on these streets."""
+    return TrafficState(
+        base.free_flow.digest(),
+        RESOLUTION,
+        number,
+        knowledge.at_ms,
+        beliefs.slowness[patches.of_edge].astype(np.float32),
+        beliefs.terminal_s,
+        beliefs.leg_s_per_m,
+        knowledge,
+    )
 
 
 def write_state(path: Path, state: TrafficState) -> None:

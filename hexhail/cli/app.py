@@ -24,6 +24,7 @@ from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, erase_driver, offset_to, report, serve_workers, up
 from hexhail.cli.serving import RUNNERS
 from hexhail.cli.town import Wish, default_city
+from hexhail.cli.traffic import traffic_commands
 from hexhail.client import Addresses, RpcError
 from hexhail.embedded import StoreError
 from hexhail.kernel.errors import DomainError
@@ -257,4 +258,5 @@ def _fail(line: str) -> NoReturn:
 
 
 app.add_typer(city_commands(_fail), name="city")
+app.add_typer(traffic_commands(_settings, _fail), name="traffic")
 app.add_typer(bench_commands(_settings, _check_json, _run), name="bench")
