@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hexhail.client import OfferState, RideState, RpcError
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.randomness import generator
+from hexhail.kernel.units import MS_PER_S
 from simulator.waiting import happens, kept_open
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Driver:
         finally:
             del self._thinking[offer.offer_id]
         if ride is not None:
-            await self._serve(ride)
+            await self._serve(ride, offer.trip_duration_s)
 
     async def _accept(self, offer: OfferView) -> RideView | None:
         try:
@@ -127,7 +128,8 @@ class Driver:
             mine = ride.assignment is not None and ride.assignment.driver_id == self._app.driver_id
             return ride if mine and ride.state is RideState.ACCEPTED else None
 
-    async def _serve(self, ride: RideView) -> None:
+    async def _serve(self, ride: RideView, trip_s: int) -> None:
+        """Drives to the rider, and the rider to where it wants to go; `trip_s` is how long that was said to take."""
         world = self._world
         world.ledger.witness.accepted(ride, self._app.driver_id)
         world.fleet.busy[self._index] = True
@@ -135,7 +137,7 @@ class Driver:
         if not world.closing.is_set():
             self._stirred.clear()
         try:
-            await self._fetch_and_carry(ride)
+            await self._fetch_and_carry(ride, trip_s)
         except (DomainError, RpcError):
             pass  # the ride is not ours any more, or its service is gone: both are counted where all calls are
         finally:
@@ -143,7 +145,7 @@ class Driver:
             world.fleet.busy[self._index] = False
             world.fleet.motion.stand(self._index, world.now_s())
 
-    async def _fetch_and_carry(self, ride: RideView) -> None:
+    async def _fetch_and_carry(self, ride: RideView, trip_s: int) -> None:
         world, app = self._world, self._app
         try:
             wait_s = self._drive_to(ride.stops[0])
@@ -151,14 +153,21 @@ class Driver:
             await app.cancel_assignment(ride.ride_id, "no way leads there")
             world.ledger.witness.gave_back(ride.ride_id, app.driver_id, world.clock.now_ms())
             return
+        if ride.assignment is not None:
+            since_s = world.now_s() - ride.assignment.accepted_at_ms / MS_PER_S
+            world.ledger.arrivals.held(ride.assignment.pickup_eta_s, since_s + wait_s)
         if await happens(self._stirred, wait_s):
             return
         await app.arrive(ride.ride_id)
         if await happens(self._stirred, self._dice().uniform(*world.params.boarding_s)):
             return
         ride = await app.start(ride.ride_id)
+        begun_s = world.now_s()
         for stop in ride.stops[1:]:
-            if await happens(self._stirred, self._drive_to(stop)):
+            wait_s = self._drive_to(stop)
+            if stop is ride.stops[-1]:
+                world.ledger.trips.held(trip_s, world.now_s() - begun_s + wait_s)
+            if await happens(self._stirred, wait_s):
                 break
         if not self._lost:
             async with world.doors:

@@ -34,8 +34,6 @@ class RideRecord:
     named_s : when WatchRide named a driver first
     arrived_s : when WatchRide first said that the driver is at the pickup (or that the ride has begun)
     failed : why there is no ride: RequestRide came back with this reason or code
-    eta_s, pickup_took_s : from accepting to arriving, as promised and as it was, by the service's clock
-    quoted_s, trip_took_s : from starting to completing, as quoted and as it was, by the service's clock
     """
 
     rider_id: str
@@ -45,10 +43,6 @@ class RideRecord:
     arrived_s: float | None = None
     state: RideState | None = None
     failed: str = ""
-    eta_s: float | None = None
-    pickup_took_s: float | None = None
-    quoted_s: float | None = None
-    trip_took_s: float | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -71,11 +65,20 @@ class RideRecord:
         arrived = ride.state in {RideState.ARRIVED, RideState.IN_PROGRESS, RideState.COMPLETED}
         if arrived and self.arrived_s is None:
             self.arrived_s = now_s
-            if ride.assignment.arrived_at_ms:
-                self.eta_s = float(ride.assignment.pickup_eta_s)
-                self.pickup_took_s = (ride.assignment.arrived_at_ms - ride.assignment.accepted_at_ms) / 1000
-        if ride.state is RideState.COMPLETED and ride.assignment.started_at_ms and ride.assignment.completed_at_ms:
-            self.trip_took_s = (ride.assignment.completed_at_ms - ride.assignment.started_at_ms) / 1000
+
+
+@dataclass(slots=True)
+class Promises:
+    """What drivers were expected to need, against what they will: known to the simulation as soon as they set out.
+
+    late_s : how much longer than promised it takes, below 0 where it takes less; one entry a drive
+    """
+
+    late_s: list[float] = field(default_factory=list)
+
+    def held(self, promised_s: float, takes_s: float) -> None:
+        """A driver has set out."""
+        self.late_s.append(takes_s - promised_s)
 
 
 @dataclass(slots=True)
@@ -131,6 +134,10 @@ class Ledger:
         self.fixes = FixCounts()
         self.surge = SurgeSeen()
         self.witness = Witness()
+        self.arrivals = Promises()
+        """From accepting to being at the pickup."""
+        self.trips = Promises()
+        """From setting out with the rider to the drop-off, as quoted."""
         self.offers_shown = 0
         self.reopened: Counter[str] = Counter()
         """Streams that ended early and were opened again, by their name."""

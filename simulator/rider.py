@@ -43,7 +43,7 @@ class Rider:
         if world.closing.is_set():
             world.ledger.not_quoted["RUN_OVER"] += 1
             return
-        record = RideRecord(self._app.rider_id, self._stops[0], time.perf_counter(), quoted_s=float(quotes[0].duration_s))
+        record = RideRecord(self._app.rider_id, self._stops[0], time.perf_counter())
         world.ledger.rides.append(record)
         if await self._request(record, quotes[0]):
             await self._through(record)

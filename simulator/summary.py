@@ -30,12 +30,9 @@ class Rides:
     requests_failed : requests whose time came and that no ride came of, by reason or code, GetQuotes included
     match_ms : from sending RequestRide to WatchRide naming the driver, on the rider's monotonic clock
     pickup_s : from sending RequestRide to WatchRide saying that the driver is at the pickup
-    eta_error_s : how much later than promised drivers arrived: of how many (n), mean, and p50, p90 and p95 of its size
-        (`abs_p50` is p50, for older readers); None without arrivals
-    trip_error_s : the same of whole trips, against the duration that was quoted
-
-    Whoever has not arrived at the run's end has no error yet: a run that is short, as seen from its trips, shows more of those
-    who were quick.
+    eta_error_s : how much later than promised drivers reach the pickup, of all who set out (the simulation knows at once when
+        each will arrive): of how many (n), mean, and p50, p90 and p95 of its size (`abs_p50` is p50, for older readers)
+    trip_error_s : the same of trips that began, against the duration that was quoted
     """
 
     requests: int
@@ -102,9 +99,7 @@ def rides_now(ledger: Ledger) -> Rides:
     """How do the requests stand at this moment?"""
     outcomes = Counter(record.outcome for record in ledger.requested())
     failed = Counter(ledger.not_quoted) + Counter(record.failed for record in ledger.rides if record.failed)
-    late_s = [r.pickup_took_s - r.eta_s for r in ledger.rides if r.eta_s is not None and r.pickup_took_s is not None]
-    longer_s = [r.trip_took_s - r.quoted_s for r in ledger.rides if r.quoted_s is not None and r.trip_took_s is not None]
-    eta_error_s = errors_s(np.array(late_s, dtype=np.float64))
+    eta_error_s = errors_s(np.array(ledger.arrivals.late_s, dtype=np.float64))
     return Rides(
         requests=outcomes.total(),
         matched=outcomes[Outcome.MATCHED],
@@ -116,7 +111,7 @@ def rides_now(ledger: Ledger) -> Rides:
         match_ms=percentiles(ledger.match_ms(), (50, 95, 99)),
         pickup_s=percentiles(ledger.pickup_s(), (50, 95)),
         eta_error_s={**eta_error_s, "abs_p50": eta_error_s["p50"], "abs_p95": eta_error_s["p95"]},
-        trip_error_s=errors_s(np.array(longer_s, dtype=np.float64)),
+        trip_error_s=errors_s(np.array(ledger.trips.late_s, dtype=np.float64)),
     )
 
 

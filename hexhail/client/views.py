@@ -141,6 +141,7 @@ class OfferView:
     fare_minor: int
     multiplier_milli: int
     remaining_ms: int
+    trip_duration_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

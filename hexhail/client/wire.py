@@ -123,6 +123,7 @@ def offer_view(offer: offer_pb2.Offer) -> OfferView:
         fare_minor=offer.fare.amount_minor,
         multiplier_milli=offer.multiplier_milli,
         remaining_ms=offer.remaining_ms,
+        trip_duration_s=offer.trip_duration_s,
     )
 
 

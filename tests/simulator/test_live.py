@@ -83,6 +83,8 @@ async def test_a_small_city_lives_and_leaves_nothing_behind() -> None:
     assert values["completed"] == 10
     assert values["match_ms"]["p50"] > 0
     assert values["pickup_s"]["p95"] is not None
+    assert values["eta_error_s"]["n"] >= 10
+    assert values["trip_error_s"]["n"] == 10
     assert values["rpc_errors"] == {}
     assert values["streams_cut_off"] == 0
     assert values["double_assignments"] == 0
