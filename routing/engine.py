@@ -259,6 +259,7 @@ class EngineSource(RouterSource):
         self._fallback = fallback
         self._clock = clock
         self._line = Line(params)
+        self._closed = False
         self._breaker = Breaker(params.breaker)
         self._slots = asyncio.Semaphore(params.questions_at_once)
         self._threads = ThreadPoolExecutor(params.questions_at_once, thread_name_prefix=f"routing-{city}")
@@ -278,6 +279,7 @@ class EngineSource(RouterSource):
 
     async def aclose(self) -> None:
         """Gives up what is under way, and closes the connections and the fallback."""
+        self._closed = True
         await asyncio.to_thread(self._line.close)
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         await self._fallback.aclose()
@@ -300,14 +302,14 @@ class EngineSource(RouterSource):
 
     async def _ask_engine(self, question: Callable[[Router], T]) -> Answered[T]:
         use = self._line.use(self._params.deadline_s)
-        self._check_open()
+        self._check_open(use)
         try:
             async with asyncio.timeout(use.left_s()):
                 await self._slots.acquire()
         except TimeoutError:
             raise EngineFault(Fault.CROWDED) from None
         try:
-            self._check_open()
+            self._check_open(use)
             self._breaker = self._breaker.entered(self._clock.now_ms())
             term = self._breaker.term
             router = EngineRouter(self._dialect, use.send, self._params)
@@ -332,9 +334,11 @@ class EngineSource(RouterSource):
             use.end()
             self._report(outcome, term, failed)
 
-    def _check_open(self) -> None:
-        if not self._breaker.lets_in(self._clock.now_ms()):
+    def _check_open(self, use: Use) -> None:
+        if self._closed or not self._breaker.lets_in(self._clock.now_ms()):
             raise EngineFault(Fault.SHUT)
+        if not use.left_s():
+            raise EngineFault(Fault.CROWDED)
 
     def _free_slot(self, running: asyncio.Future[Any]) -> None:
         self._slots.release()

@@ -113,7 +113,6 @@ class Line:
             async with self._client.stream(
                 request.method, self._address + request.target, content=request.body or None, headers=headers
             ) as response:
-                _check_status(response)
                 async for piece in response.aiter_bytes():
                     body += piece
                     if len(body) > MAX_REPLY_BYTES:
@@ -122,6 +121,7 @@ class Line:
             raise EngineFault(Fault.NO_CONNECTION, type(error).__name__) from error
         except httpx.HTTPError as error:
             raise EngineFault(Fault.UNREADABLE, type(error).__name__) from error
+        _check_status(response)
         return Reply(response.status_code, bytes(body))
 
     def _open(self) -> asyncio.AbstractEventLoop:
@@ -171,7 +171,7 @@ class Use:
     def send(self, requests: Sequence[Request]) -> list[Reply]:
         """The replies, in the order of the requests; blocks. Raises the first EngineFault, and gives the others up."""
         with self._lock:
-            if self._ended:
+            if self._ended or not self.left_s():
                 raise EngineFault(Fault.LATE)
             self._under_way = self.line.submit(self._all(requests))
         try:
