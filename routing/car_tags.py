@@ -86,6 +86,8 @@ _NOT_ASKED: Final = frozenset({"parking_aisle", "driveway", "drive-through", "em
 _MODES: Final = ("taxi", "psv", "motorcar", "motor_vehicle", "vehicle", "access")
 """Whom a rule is for, the narrowest first: it decides."""
 
+_RULES: Final = frozenset({"highway", "area", "service", "junction", "oneway", "maxspeed", *_MODES})
+
 _CLOSED: Final = frozenset(
     {"no", "private", "agricultural", "forestry", "delivery", "military", "emergency", "permit", "residents"}
 )
@@ -120,6 +122,11 @@ class Direction(Enum):
 
     FORWARD = auto()
     BACKWARD = auto()
+
+
+def is_rule(key: str) -> bool:
+    """Do the functions below that are asked of streets read tags of this key?"""
+    return key.partition(":")[0] in _RULES
 
 
 def is_street(tags: Mapping[str, str]) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import osmium
 
 from routing.bends import E7
-from routing.car_tags import CLASS_SPEED_KMH, MAX_SPEED_KMH, Direction, blocks, directions, is_street, speed_kmh
+from routing.car_tags import CLASS_SPEED_KMH, MAX_SPEED_KMH, Direction, blocks, directions, is_rule, is_street, speed_kmh
 from routing.chains import Segments, cut_at, join, strong_part, unite
 from routing.road_files import GraphReport, RoutingFileError
 
@@ -150,19 +151,26 @@ def _entities(path: Path, source: osmium.io.File, kind: type[Entity], wanted: os
 def _streets(path: Path, source: osmium.io.File, class_speed_kmh: Mapping[str, float]) -> _Streets:
     streets = _Streets()
     seen: set[int] = set()
+
+    @cache  # most streets are tagged as others are
+    def speeds_kmh(told: tuple[tuple[str, str], ...]) -> tuple[float, ...] | None:
+        tags = dict(told)
+        if not is_street(tags):
+            return None
+        allowed = directions(tags)
+        return tuple(speed_kmh(tags, course, class_speed_kmh) if course in allowed else 0.0 for course in Direction)
+
     for way in _entities(path, source, osmium.osm.Way, osmium.filter.KeyFilter("highway")):
-        tags = {tag.k: tag.v for tag in way.tags}
         if way.id in seen:
             raise RoutingFileError(path, f"way {way.id} is there twice: extracts that were merged without looking")
         seen.add(way.id)
-        if not is_street(tags):
+        speeds = speeds_kmh(tuple(sorted((key, value) for key, value in way.tags if is_rule(key))))
+        if speeds is None:
             continue
-        allowed = directions(tags)
-        if not allowed:
+        if not any(speeds):
             streets.closed += 1
             continue
-        speeds = [speed_kmh(tags, course, class_speed_kmh) if course in allowed else 0.0 for course in Direction]
-        streets.slowed += any(speed > MAX_SPEED_KMH for speed in speeds)
+        streets.slowed += max(speeds) > MAX_SPEED_KMH
         streets.refs.extend(node.ref for node in way.nodes)
         streets.first.append(len(streets.refs))
         for column, speed in zip((streets.forward_kmh, streets.backward_kmh), speeds, strict=True):
@@ -172,23 +180,29 @@ def _streets(path: Path, source: osmium.io.File, class_speed_kmh: Mapping[str, f
 
 def _points(path: Path, source: osmium.io.File, refs: array[int]) -> _Points:
     ids = np.unique(np.frombuffer(refs, dtype=np.int64))
-    lat, lng = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
-    blocked = np.zeros(len(ids), dtype=np.bool_)
-    places: dict[int, int] = {ref: number for number, ref in enumerate(ids.tolist())}
-    wanted = osmium.filter.IdFilter(iter(places)) if not len(ids) or ids[0] > 0 else osmium.filter.EntityFilter(osmium.osm.NODE)
+    is_draft = ids[0] < 0  # osmium's filter takes no such ids
+    wanted = osmium.filter.EntityFilter(osmium.osm.NODE) if is_draft else osmium.filter.IdFilter(map(int, ids))
+    read, lat_e7, lng_e7, barriers = array("q"), array("i"), array("i"), array("q")
     for node in _entities(path, source, osmium.osm.Node, wanted):
-        number = places.get(node.id)
-        if number is None:
-            continue
-        if not node.location.valid():
+        place = node.location
+        if not place.valid():
             raise RoutingFileError(path, f"node {node.id} has no place on the globe")
-        place = (node.location.y / E7, node.location.x / E7)
-        if not math.isnan(lat[number]) and place != (lat[number], lng[number]):
-            raise RoutingFileError(path, f"node {node.id} is there twice, at different places")
-        lat[number], lng[number] = place
-        if len(node.tags):
-            blocked[number] = blocks({tag.k: tag.v for tag in node.tags})
-    return _Points(ids, lat, lng, blocked)
+        read.append(node.id)
+        lat_e7.append(place.y)
+        lng_e7.append(place.x)
+        if len(node.tags) and blocks({tag.k: tag.v for tag in node.tags}):
+            barriers.append(node.id)
+    found = np.frombuffer(read, dtype=np.int64)
+    order = np.argsort(found, kind="stable")
+    order = order[np.isin(found[order], ids)]
+    found, places = found[order], np.column_stack((np.frombuffer(lat_e7, np.int32), np.frombuffer(lng_e7, np.int32)))[order]
+    moved = np.flatnonzero((np.diff(found) == 0) & (np.diff(places, axis=0) != 0).any(axis=1))
+    if len(moved):
+        raise RoutingFileError(path, f"node {found[moved[0]]} is there twice, at different places")
+    lat, lng = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
+    numbers = np.searchsorted(ids, found)
+    lat[numbers], lng[numbers] = places[:, 0] / E7, places[:, 1] / E7
+    return _Points(ids, lat, lng, np.isin(ids, np.frombuffer(barriers, dtype=np.int64)))
 
 
 def _segments(streets: _Streets, points: _Points) -> tuple[Segments, int]:
