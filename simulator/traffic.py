@@ -36,7 +36,7 @@ class TrafficParams:
     usual : in the middle of all places, times and drives
     place_sigma : how much the logarithm of slowness differs from place to place and from time to time
     place_scale_m, drift_s : over such a way, or such a time, it becomes another
-    pace_sigma : how much the logarithm differs from drive to drive
+    drive_sigma : how much the logarithm differs from drive to drive
     most_sigmas : neither goes farther from its middle than so many times its sigma
     """
 
@@ -44,7 +44,7 @@ class TrafficParams:
     place_sigma: float = 0.4
     place_scale_m: float = 800.0
     drift_s: float = 900.0
-    pace_sigma: float = 0.28
+    drive_sigma: float = 0.28
     most_sigmas: float = 2.5
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class TrafficParams:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}, not above 0")
-        for name in ("place_sigma", "pace_sigma"):
+        for name in ("place_sigma", "drive_sigma"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}, not 0 to 1")
@@ -87,14 +87,14 @@ class Traffic:
         slowness: Floats = params.usual * np.exp(params.place_sigma * np.clip(field, -most, most))
         return slowness
 
-    def pace(self, driver: int, drive: int) -> float:
+    def drive_factor(self, driver: int, drive: int) -> float:
         """By which factor does this drive of this driver take longer than the streets alone make it?"""
         params = self.params
-        sigmas = generator(self._seed, "pace", driver, drive).normal()
-        return math.exp(params.pace_sigma * min(max(sigmas, -params.most_sigmas), params.most_sigmas))
+        sigmas = generator(self._seed, "drive", driver, drive).normal()
+        return math.exp(params.drive_sigma * min(max(sigmas, -params.most_sigmas), params.most_sigmas))
 
-    def driven(self, route: Route, at_s: float, pace: float) -> Route:
-        """The same way, as long as it takes whoever sets out at this moment, at this pace.
+    def driven(self, route: Route, at_s: float, drive_factor: float) -> Route:
+        """The same way, as long as this drive takes whoever sets out at this moment.
 
         Each leg is as slow as its middle is at the moment in which one gets there, as it turns out at the second reckoning.
         """
@@ -102,7 +102,7 @@ class Traffic:
         middles = (places[:-1] + places[1:]) / 2
         reached_s = np.full(len(leg_s), at_s)
         for _ in range(2):
-            driven_s = leg_s * self.slowness(middles, reached_s) * pace
+            driven_s = leg_s * self.slowness(middles, reached_s) * drive_factor
             reached_s = at_s + np.cumsum(driven_s) - driven_s / 2
         return Route(places, _from_zero(driven_s), _from_zero(leg_m))
 

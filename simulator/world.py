@@ -63,7 +63,7 @@ class World:
         if self.traffic is None:
             return route
         self.drives[driver] += 1
-        return self.traffic.driven(route, now_s, self.traffic.pace(driver, self.drives[driver]))
+        return self.traffic.driven(route, now_s, self.traffic.drive_factor(driver, self.drives[driver]))
 
     def tell(self, text: str) -> None:
         """Something worth showing has happened."""

@@ -147,7 +147,7 @@ async def test_a_drive_takes_what_the_streets_make_it_not_what_routing_says() ->
 
     said_s = ROUTER.route(here, there, 0).duration_s
     assert await drives_s(None, 2) == [said_s, said_s]
-    assert await drives_s(TrafficParams(usual=3.0, place_sigma=0.0, pace_sigma=0.0), 1) == [pytest.approx(3 * said_s)]
+    assert await drives_s(TrafficParams(usual=3.0, place_sigma=0.0, drive_sigma=0.0), 1) == [pytest.approx(3 * said_s)]
     assert len(set(await drives_s(TrafficParams(place_sigma=0.0), 5))) == 5
 
 

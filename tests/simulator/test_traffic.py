@@ -16,7 +16,7 @@ from simulator.traffic import LONGEST_STEP_M, Traffic, TrafficParams
 MIDDLE = Place(40.76, -73.97)
 PARAMS = TrafficParams()
 NIGHT_S = 1_357_017_600.0
-STEADY = replace(PARAMS, place_sigma=0.0, pace_sigma=0.0)
+STEADY = replace(PARAMS, place_sigma=0.0, drive_sigma=0.0)
 
 offsets_m = st.tuples(st.floats(-9_000, 9_000), st.floats(-9_000, 9_000))
 seeds = st.integers(0, 2**32)
@@ -53,8 +53,8 @@ def test_nothing_is_slower_or_faster_than_its_bounds(
     traffic = Traffic(replace(PARAMS, usual=2.2), seed, MIDDLE)
     most = np.exp(PARAMS.place_sigma * PARAMS.most_sigmas)
     assert 2.2 / most <= slowness(traffic, offset, s) <= 2.2 * most
-    most = np.exp(PARAMS.pace_sigma * PARAMS.most_sigmas)
-    assert 1 / most <= traffic.pace(driver, drive) <= most
+    most = np.exp(PARAMS.drive_sigma * PARAMS.most_sigmas)
+    assert 1 / most <= traffic.drive_factor(driver, drive) <= most
 
 
 @given(seeds, offsets_m, moments_s, st.floats(0, 6.28), st.floats(0, 20), st.floats(-10, 10))
@@ -80,19 +80,19 @@ def test_it_differs_as_much_as_it_is_told_to_and_drifts() -> None:
     assert abs(np.corrcoef(now, later)[0, 1]) < 0.3
 
 
-def test_the_paces_of_drives_are_each_their_own_and_in_the_middle_as_usual() -> None:
+def test_the_factors_of_drives_are_each_their_own_and_in_the_middle_as_usual() -> None:
     traffic = Traffic(PARAMS, 1, MIDDLE)
-    paces = np.log([traffic.pace(driver, drive) for driver in range(100) for drive in range(10)])
-    assert len(set(paces.tolist())) > 950
-    assert np.median(paces) == pytest.approx(0.0, abs=0.03)
-    assert paces.std() == pytest.approx(PARAMS.pace_sigma, rel=0.1)
+    factors = np.log([traffic.drive_factor(driver, drive) for driver in range(100) for drive in range(10)])
+    assert len(set(factors.tolist())) > 950
+    assert np.median(factors) == pytest.approx(0.0, abs=0.03)
+    assert factors.std() == pytest.approx(PARAMS.drive_sigma, rel=0.1)
 
 
 def test_trips_are_as_far_from_the_usual_time_as_real_rides_are() -> None:
     """Manhattan's rides: 1.35, 2.2, 3.7 times free flow at p10, p50, p90; that is 0.61, 1, 1.68 of the usual time."""
     trip = route(*[(25.0, 80.0)] * 35)
     took = [
-        Traffic(PARAMS, seed, MIDDLE).driven(trip, NIGHT_S, Traffic(PARAMS, seed, MIDDLE).pace(seed, 1)).duration_s
+        Traffic(PARAMS, seed, MIDDLE).driven(trip, NIGHT_S, Traffic(PARAMS, seed, MIDDLE).drive_factor(seed, 1)).duration_s
         for seed in range(400)
     ]
     assert np.percentile(took, [10, 50, 90]) / trip.duration_s == pytest.approx([0.61, 1.0, 1.68], rel=0.1)
@@ -103,15 +103,15 @@ legs = st.lists(st.tuples(st.floats(0.1, 200), st.floats(0.1, 2_000)), min_size=
 
 @given(legs, seeds, moments_s, st.floats(0.5, 2.0))
 def test_a_drive_keeps_to_its_way_and_to_the_bounds_of_its_streets(
-    parts: list[tuple[float, float]], seed: int, s: float, pace: float
+    parts: list[tuple[float, float]], seed: int, s: float, factor: float
 ) -> None:
     planned = route(*parts)
-    driven = Traffic(PARAMS, seed, MIDDLE).driven(planned, s, pace)
+    driven = Traffic(PARAMS, seed, MIDDLE).driven(planned, s, factor)
     assert driven.length_m == pytest.approx(planned.length_m)
     np.testing.assert_allclose(driven.places[[0, -1]], planned.places[[0, -1]], rtol=0, atol=1e-12)
     assert np.diff(driven.cumulative_m).max() <= LONGEST_STEP_M + 1e-6
     most = np.exp(PARAMS.place_sigma * PARAMS.most_sigmas)
-    assert pace / most <= driven.duration_s / planned.duration_s <= pace * most
+    assert factor / most <= driven.duration_s / planned.duration_s <= factor * most
 
 
 @given(legs)
@@ -127,7 +127,7 @@ def test_to_stay_where_one_is_takes_no_time() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("usual", 0.0), ("place_scale_m", -1.0), ("drift_s", float("nan")), ("place_sigma", 1.1), ("pace_sigma", -0.1)],
+    [("usual", 0.0), ("place_scale_m", -1.0), ("drift_s", float("nan")), ("place_sigma", 1.1), ("drive_sigma", -0.1)],
 )
 def test_unfit_figures_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
