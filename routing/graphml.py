@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET  # the operator's own file; expat bounds what entities may grow to
 
 import numpy as np
+import shapely
 
 from hexhail.kernel import geo
+from routing.bends import Bends, places_e7, ragged
 from routing.car_tags import CLASS_SPEED_KMH, DEFAULT_SPEED_KMH, list_of, parse_maxspeed
 from routing.links import Links
 from routing.road_files import RoutingFileError
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_NO_GEOMETRY = -1
 _LNG_LAT = frozenset({"epsg:4326", "ogc:crs84", "wgs84", "wgs 84"})
 
 
 @dataclass(slots=True)
 class _Reading:
-    """What was read so far. Of each edge its two ends, and its length in metres, time in seconds and speed in km/h, nan where
-    not known.
+    """What was read so far. Of each edge its two ends, its length in metres, time in seconds and speed in km/h, nan where not
+    known, and its course as well-known text.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class _Reading:
     lng: list[float] = field(default_factory=list)
     ends: list[tuple[str, str]] = field(default_factory=list)
     costs: list[tuple[float, float, float]] = field(default_factory=list)
+    courses: list[str | None] = field(default_factory=list)
     both_ways: bool = False
 
 
@@ -41,8 +45,8 @@ def read_graphml(path: Path) -> Links:
     """The connections of a GraphML file with the keys of OSMnx.
 
     Nodes have `y` (lat) and `x` (lng). Edges have, where known, `length` (metres, else the great circle), and the first of these
-    that is there: `travel_time` (seconds), `speed_kph`, `maxspeed`, `highway` (its class), else 30 km/h. The edges of a file
-    whose `edgedefault` is `undirected` lead both ways; it must have no one-ways then.
+    that is there: `travel_time` (seconds), `speed_kph`, `maxspeed`, `highway` (its class), else 30 km/h; and their course as
+    `geometry`, a LINESTRING. The edges of a file whose `edgedefault` is `undirected` lead both ways; it must have no one-ways.
 
     Raises RoutingFileError naming the file and what is wrong with it; OSError where it cannot be read.
     """
@@ -77,7 +81,30 @@ def _links(reading: _Reading) -> Links:
     if reading.both_ways:
         tail, head = np.concatenate((tail, head)), np.concatenate((head, tail))
         length_m, time_s = np.tile(length_m, 2), np.tile(time_s, 2)
-    return Links(lat, lng, tail, head, length_m, time_s)
+    return Links(lat, lng, tail, head, length_m, time_s, _bends(reading))
+
+
+def _bends(reading: _Reading) -> Bends | None:
+    """The points between the ends of each course; none where no edge has a course."""
+    if not any(reading.courses):
+        return None
+    try:
+        lines = shapely.from_wkt(np.array(reading.courses, dtype=object))
+    except shapely.errors.ShapelyError as error:
+        raise RoutingFileError(reading.path, f"an edge's geometry is not well-known text ({error})") from error
+    strange = np.flatnonzero(~np.isin(shapely.get_type_id(lines), (_NO_GEOMETRY, shapely.GeometryType.LINESTRING)))
+    if len(strange):
+        tail, head = reading.ends[strange[0]]
+        raise RoutingFileError(reading.path, f"edge {tail!r} to {head!r}: geometry is not a LINESTRING")
+    if reading.both_ways:
+        lines = np.concatenate((lines, shapely.reverse(lines)))
+    places = shapely.get_coordinates(lines)
+    if not (np.isfinite(places).all() and (np.abs(places) <= (180.0, 90.0)).all()):
+        raise RoutingFileError(reading.path, "an edge's geometry holds points that are not on the globe")
+    counts = shapely.get_num_coordinates(lines)
+    end = np.cumsum(counts)
+    first, inner = ragged(np.minimum(end - counts + 1, end), np.maximum(end - 1, end - counts + (counts > 0)))
+    return Bends(first.astype(np.int32), places_e7(places[inner, 1]), places_e7(places[inner, 0]))
 
 
 def _read_key(reading: _Reading, element: ET.Element) -> None:
@@ -108,6 +135,7 @@ def _read_edge(reading: _Reading, element: ET.Element) -> None:
     length_m = _number(reading.path, where, values, "length") if "length" in values else math.nan
     time_s = _number(reading.path, where, values, "travel_time") if "travel_time" in values else math.nan
     reading.ends.append((source, target))
+    reading.courses.append(values.get("geometry"))
     reading.costs.append((length_m, time_s, _speed_kmh(reading.path, where, values) if math.isnan(time_s) else math.nan))
 
 

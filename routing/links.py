@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hexhail.kernel.units import Floats, Ints
+    from routing.bends import Bends
     from routing.graph import RoadGraph
 
 
@@ -25,6 +26,7 @@ class Links:
     lat, lng : float64[n_nodes], degrees
     tail, head : int64[n], which node each leads from and to
     length_m, time_s : float64[n], metres, seconds of free flow
+    bends : where they run, if the file says so
     """
 
     lat: Floats
@@ -33,6 +35,7 @@ class Links:
     head: Ints
     length_m: Floats
     time_s: Floats
+    bends: Bends | None = None
 
 
 def graph_of_links(path: Path, links: Links) -> tuple[RoadGraph, GraphReport]:
@@ -53,7 +56,13 @@ def graph_of_links(path: Path, links: Links) -> tuple[RoadGraph, GraphReport]:
     best = np.concatenate(([True], (np.diff(tail) != 0) | (np.diff(head) != 0)))
     chosen = order[best]
     whole = graph_of_edges(
-        links.lat, links.lng, tail=tail[best], head=head[best], length_m=links.length_m[chosen], time_s=time_s[chosen]
+        links.lat,
+        links.lng,
+        tail=tail[best],
+        head=head[best],
+        length_m=links.length_m[chosen],
+        time_s=time_s[chosen],
+        bends=None if links.bends is None else links.bends.taken(chosen),
     )
     graph = largest_component(whole)
     if not graph.n_edges:

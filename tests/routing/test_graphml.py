@@ -36,7 +36,15 @@ EDGES: list[tuple[str, str, dict[str, str]]] = [
     (A, B, {"length": "900.0", "travel_time": "50.0", "speed_kph": "1.0", "oneway": "True", "highway": "primary"}),
     (A, B, {"length": "850.0", "travel_time": "60.0"}),
     (B, A, {"length": "900.0", "speed_kph": "36.0", "maxspeed": "50"}),
-    (B, C, {"length": "600.0", "maxspeed": "['50', '70']", "geometry": "LINESTRING (-73.99 40, -74 40.01)"}),
+    (
+        B,
+        C,
+        {
+            "length": "600.0",
+            "maxspeed": "['50', '70']",
+            "geometry": "LINESTRING (-73.99 40, -73.995 40.005, -73.996 40.006, -74 40.01)",
+        },
+    ),
     (C, A, {"highway": "['residential', 'living_street']"}),
     (A, C, {"length": "1200"}),
     (A, A, {"length": "5"}),
@@ -85,6 +93,10 @@ def test_a_graphml_file_becomes_a_graph(tmp_path: Path) -> None:
     assert costs[1, 2] == pytest.approx((600.0, 60.0), rel=1e-4)
     assert costs[2, 0] == pytest.approx((straight_m, 10.0), rel=1e-4)
     assert costs[0, 2] == pytest.approx((1200.0, 30.0))
+    assert {
+        (int(tail), int(head)): len(graph.course(edge))
+        for edge, (tail, head) in enumerate(zip(graph.tail(), graph.head, strict=True))
+    } == {(0, 1): 2, (0, 2): 2, (1, 0): 2, (1, 2): 4, (2, 0): 2}
     assert (report.parallel_dropped, report.loops_dropped, report.nodes_dropped, report.edges_dropped) == (1, 1, 1, 1)
 
 
@@ -96,10 +108,12 @@ def test_the_order_of_edges_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_an_undirected_file_leads_both_ways(tmp_path: Path) -> None:
-    edges = [(A, B, {"length": "900", "oneway": "False"})]
+    edges = [(A, B, {"length": "900", "oneway": "False", "geometry": "LINESTRING (-74 40, -73.995 40.001, -73.99 40)"})]
     graph, _ = load_road_graph(write(tmp_path / "roads.graphml", graphml(edges=edges, default="undirected")))
 
     assert graph.n_edges == 2
+    assert graph.course(0).tolist() == [[40.0, -74.0], [40.001, -73.995], [40.0, -73.99]]
+    assert graph.course(1).tolist() == graph.course(0).tolist()[::-1]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +140,9 @@ def test_an_undirected_file_leads_both_ways(tmp_path: Path) -> None:
         (graphml(edges=[(A, B, {"length": "inf"})]), "length is inf, out of range"),
         (graphml(edges=[(A, B, {"travel_time": "1 min"})]), "not a number"),
         (graphml(edges=[(A, B, {"speed_kph": "0"})]), "speed_kph is 0"),
+        (graphml(edges=[(A, B, {"geometry": "LINESTRING (1"})]), "not well-known text"),
+        (graphml(edges=[(A, B, {"geometry": "POINT (1 1)"})]), "edge '42421728' to '42421731': geometry is not a LINESTRING"),
+        (graphml(edges=[(A, B, {"geometry": "LINESTRING (1 1, 500 1)"})]), "not on the globe"),
         (graphml(crs="epsg:32618"), "projected"),
         (graphml(edges=[(A, B, {"oneway": "True"})], default="undirected"), "one-way in an undirected graph"),
     ],
