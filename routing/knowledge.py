@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 HOURS: Final = 24
 
+ROUNDS_AT_ONCE: Final = 5
+"""Rounds of sharing for the observations of the last minutes: enough for what they say to be heard in full."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryParams:
@@ -93,7 +96,11 @@ def observed(
 ) -> Knowledge:
     """What is known after these observations of the last minutes?"""
     aged = knowledge.aged(at_ms, memory)
-    news = evidence_of(seen, beliefs_in(aged, hour, patches, params), params)
+    usual = _usual_in(aged, hour, patches, params)
+    news = Evidence.none(len(patches))
+    for _ in range(ROUNDS_AT_ONCE):
+        lately = estimated(aged.lately + news, usual.slowness, patches, params)
+        news = evidence_of(seen, replace(usual, slowness=lately), params)
     return replace(aged, hours=_with(aged.hours, hour, news, memory), lately=aged.lately + news)
 
 

@@ -142,8 +142,8 @@ def moved_on(anchors: Anchors, seen: Sightings, graph: RoadGraph, params: MovePa
     anchored = (node != NOWHERE) & ~lost
     passing = (seen.gap_m[rows] <= params.near_m) & ~stands
     complete = anchored & passing & (_apart_m(graph, node, nodes) >= params.stretch_m)
-    # whoever is still at its anchor sets out from there now
-    again = passing & (complete | ~anchored | (node == nodes))
+    # the first sighting near a junction counts at both ends of a stretch, so that neither is nearer than the other
+    again = passing & (complete | ~anchored)
     stretches = Stretches(node[complete], nodes[complete], (at_ms - since_ms)[complete] / MS_PER_S)
     return Anchors(
         _put(anchors.node, who, np.where(again, nodes, np.where(anchored, node, NOWHERE))),
