@@ -17,6 +17,7 @@ from hexhail.cities import load_city
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from benchmarks.eta import Predictions
     from benchmarks.figures import Report
     from hexhail.kernel.settings import Settings
 
@@ -87,7 +88,7 @@ def add_eta(
             raise typer.BadParameter(str(error)) from None
         console = Console()
         with StepsView(console, "bench", params.steps) as steps:
-            report, predictions = finish(run_eta(params, load_city(city, settings), settings.data, steps))
+            report, predictions = finish(_asked(params, city, settings, steps))
         if plot is not None:
             draw_calibration(predictions, plot)
             console.print(f"drawn to {plot}", soft_wrap=True)
@@ -101,3 +102,7 @@ def _time(name: str, text: str | None) -> time | None:
         return time.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"--{name} {text!r} is not a time such as 00:15") from None
+
+
+async def _asked(params: EtaParams, city: str, settings: Settings, steps: StepsView) -> tuple[Report, Predictions]:
+    return await run_eta(params, load_city(city, settings), settings.data, steps)
