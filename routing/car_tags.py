@@ -156,9 +156,13 @@ def blocks(tags: Mapping[str, str]) -> bool:
 
 
 def speed_kmh(tags: Mapping[str, str], direction: Direction, class_speed_kmh: Mapping[str, float] = CLASS_SPEED_KMH) -> float:
-    """How fast does one drive here without traffic: at the limit, or else as on other streets of the class? Above 0."""
+    """How fast does one drive here without traffic: at the limit, or else as on other streets of the class? Above 0.
+
+    That there is no limit is believed of motorways and trunk roads only.
+    """
+    may_be_endless = tags.get("highway", "").startswith(("motorway", "trunk"))
     for key in (f"maxspeed:{direction.name.lower()}", "maxspeed"):
-        limit_kmh = parse_maxspeed(tags[key]) if key in tags else None
+        limit_kmh = parse_maxspeed(tags[key]) if key in tags and (may_be_endless or tags[key] != "none") else None
         if limit_kmh is not None:
             return limit_kmh
     return class_speed_kmh.get(tags.get("highway", ""), DEFAULT_SPEED_KMH)

@@ -124,6 +124,12 @@ def test_without_a_limit_one_drives_as_on_other_streets_of_the_class() -> None:
     assert speed_kmh({}, AHEAD) == 30
 
 
+def test_no_limit_at_all_is_believed_of_motorways_and_trunk_roads_only() -> None:
+    assert speed_kmh({"highway": "motorway", "maxspeed": "none"}, AHEAD) == 130
+    assert speed_kmh({"highway": "trunk_link", "maxspeed": "none"}, AHEAD) == 130
+    assert speed_kmh({"highway": "living_street", "maxspeed": "none"}, AHEAD) == CLASS_SPEED_KMH["living_street"]
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
