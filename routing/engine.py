@@ -258,20 +258,13 @@ class EngineSource(RouterSource):
         self._params = params
         self._fallback = fallback
         self._clock = clock
-        self._line = Line(params)
+        self.counters = EngineCounters()
+        self._line = Line(params, self.counters)
         self._closed = False
         self._breaker = Breaker(params.breaker)
         self._slots = asyncio.Semaphore(params.questions_at_once)
         self._threads = ThreadPoolExecutor(params.questions_at_once, thread_name_prefix=f"routing-{city}")
         self._refusals: set[str] = set()
-        self._counters = EngineCounters()
-
-    @property
-    def counters(self) -> EngineCounters:
-        """What it did so far."""
-        tally = self._line.tally
-        self._counters.requests, self._counters.retries = tally.requests, tally.retries
-        return self._counters
 
     def loops(self) -> Loops:
         """The fallback's."""
@@ -289,14 +282,14 @@ class EngineSource(RouterSource):
 
         Raises what the question raises of itself (ValueError, NO_ROUTE).
         """
-        self._counters.questions += 1
+        self.counters.questions += 1
         try:
             answered = await self._ask_engine(question)
         except EngineFault as fault:
-            self._counters.fell_back[fault.fault] += 1
+            self.counters.fell_back[fault.fault] += 1
             self._tell(fault)
         else:
-            self._counters.answered += 1
+            self.counters.answered += 1
             return answered
         return replace(await self._fallback.ask(question), fell_back=True)
 
@@ -349,7 +342,7 @@ class EngineSource(RouterSource):
         before = self._breaker
         self._breaker = before.reported(outcome, term, self._clock.now_ms())
         if before.state is State.CLOSED and self._breaker.state is State.OPEN:
-            self._counters.breaker_opened += 1
+            self.counters.breaker_opened += 1
             log.warning(
                 "a routing engine is left alone, the fallback answers",
                 city=self._city,
@@ -358,7 +351,7 @@ class EngineSource(RouterSource):
                 last=str(failed),
             )
         elif before.state is State.HALF_OPEN and self._breaker.state is State.CLOSED:
-            self._counters.breaker_closed += 1
+            self.counters.breaker_closed += 1
             log.info("a routing engine answers again", city=self._city, engine=self._dialect.version)
 
     def _tell(self, fault: EngineFault) -> None:

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import tenacity
@@ -33,26 +33,28 @@ _LONGEST_WAIT_S = 1.0
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs addresses, and ours hold coordinates
 
 
-@dataclass(slots=True)
-class Tally:
-    """What one line did; it only grows."""
+class Tally(Protocol):
+    """Where a line counts what it does. Only its own thread writes there."""
 
-    requests: int = 0
-    retries: int = 0
+    requests: int
+    """Sent, repeated ones included."""
+    retries: int
+    """Of these, repeated ones."""
 
 
 class Line:
     """To one engine. Opened by the first question; `close` ends whatever is under way. Safe to use from several threads."""
 
-    def __init__(self, params: EngineParams) -> None:
+    def __init__(self, params: EngineParams, tally: Tally) -> None:
         self._params = params
-        self._address = params.url.rstrip("/")
+        self._address = httpx.URL(params.url)
+        self._path = self._address.raw_path.decode().rstrip("/")
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: httpx.AsyncClient | None = None
         self._closed = False
-        self.tally = Tally()
+        self._tally = tally
 
     def use(self, deadline_s: float) -> Use:
         """For one question, which has so many seconds from now."""
@@ -92,7 +94,7 @@ class Line:
             return tried.attempt_number >= params.attempts or time.monotonic() + tried.upcoming_sleep >= deadline_at
 
         def count(_: tenacity.RetryCallState) -> None:
-            self.tally.retries += 1
+            self._tally.retries += 1
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, EngineFault) and error.fault.may_pass),
@@ -106,17 +108,25 @@ class Line:
 
     async def _once(self, request: Request) -> Reply:
         assert self._client is not None  # noqa: S101
-        self.tally.requests += 1
-        headers = {"content-type": "application/json"} if request.body else {}
+        self._tally.requests += 1
+        # the target goes beside the address, since httpx takes an address of some kilobytes apart letter by letter
+        sent = self._client.build_request(
+            request.method,
+            self._address,
+            content=request.body or None,
+            headers={"content-type": "application/json"} if request.body else None,
+            extensions={"target": (self._path + request.target).encode()},
+        )
         body = bytearray()
         try:
-            async with self._client.stream(
-                request.method, self._address + request.target, content=request.body or None, headers=headers
-            ) as response:
+            response = await self._client.send(sent, stream=True)
+            try:
                 async for piece in response.aiter_bytes():
                     body += piece
                     if len(body) > MAX_REPLY_BYTES:
                         raise EngineFault(Fault.UNREADABLE, f"a reply of more than {MAX_REPLY_BYTES} bytes")
+            finally:
+                await response.aclose()
         except httpx.TransportError as error:
             raise EngineFault(Fault.NO_CONNECTION, type(error).__name__) from error
         except httpx.HTTPError as error:

@@ -209,37 +209,39 @@ def numbers(values: Any, n: int, key: str) -> Floats:
     """A list of n numbers, finite and not below 0, as float64[n]. Raises EngineFault."""
     if not isinstance(values, list) or len(values) != n or not set(map(type, values)) <= _NUMBERS:
         raise unreadable(f"{key} is no list of {n} numbers")
-    return _column(values, key)
+    return _floats(values, key)
 
 
 def cells(rows: Any, n: int, m: int, key: str) -> Floats:
     """A list of n lists of m numbers or nulls, as float64[n, m] with inf for null. Raises EngineFault."""
     if not isinstance(rows, list) or len(rows) != n or not all(isinstance(row, list) and len(row) == m for row in rows):
         raise unreadable(f"{key} is no matrix of {n} rows and {m} columns")
-    flat = [cell for row in rows for cell in row]
-    if not set(map(type, flat)) <= _CELLS:
+    if not set().union(*(map(type, row) for row in rows)) <= _CELLS:
         raise unreadable(f"{key} holds something that is neither number nor null")
-    known = [cell for cell in flat if cell is not None]
-    matrix = np.full(n * m, np.inf)
-    matrix[[cell is not None for cell in flat]] = _column(known, key)
-    return matrix.reshape(n, m)
+    matrix = _floats(rows, key).reshape(n, m)
+    matrix[np.isnan(matrix)] = np.inf
+    return matrix
 
 
-def _column(values: list[int | float], key: str) -> Floats:
+def _floats(values: list[Any], key: str) -> Floats:
+    """The same numbers; nan for null."""
     try:
-        column = np.array(values, dtype=np.float64)
+        floats = np.array(values, dtype=np.float64)
     except OverflowError:
         raise unreadable(f"{key} holds a number beyond all measure") from None
-    if not np.isfinite(column).all() or (column < 0).any():
+    if ((floats < 0) | np.isinf(floats)).any():
         raise unreadable(f"{key} holds a number below 0 or beyond all measure")
-    return column
+    return floats
 
 
-def place_of(lat: Any, lng: Any, key: str) -> geo.Place:
-    """A point of a document. Raises EngineFault where it is none on the globe."""
-    if {type(lat), type(lng)} <= _NUMBERS and abs(lat) <= 90 and abs(lng) <= 180:
-        return geo.Place(float(lat), float(lng))
-    raise unreadable(f"{key} is no point on the globe")
+def points_of(pairs: list[list[Any]], key: str) -> Floats:
+    """Pairs of latitude and longitude as float64[n, 2], degrees. Raises EngineFault where one is no point on the globe."""
+    if not set().union(*(map(type, pair) for pair in pairs)) <= _NUMBERS:
+        raise unreadable(f"{key} hold a point that is none")
+    points = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    if not (np.abs(points) <= (90.0, 180.0)).all():
+        raise unreadable(f"{key} hold a point that is not on the globe")
+    return points
 
 
 def step_lengths_m(places: Floats) -> Floats:

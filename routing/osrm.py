@@ -25,7 +25,6 @@ from routing.engine_replies import (
     member,
     number,
     numbers,
-    place_of,
     read_json,
     spread,
     step_lengths_m,
@@ -141,12 +140,8 @@ def _gaps_m(document: dict[str, Any], key: str, n: int) -> Floats:
     waypoints = member(document, key, list)
     if len(waypoints) != n:
         raise unreadable(f"{key} has {len(waypoints)} waypoints, not {n}")
-    for waypoint in waypoints:
-        location = member(waypoint, "location", list)
-        if len(location) != 2:
-            raise unreadable(f"{key}: location is no pair")
-        place_of(location[1], location[0], f"{key}: location")
-    return np.array([number(waypoint, "distance") for waypoint in waypoints])
+    distances = [waypoint.get("distance") if isinstance(waypoint, dict) else None for waypoint in waypoints]
+    return numbers(distances, n, f"{key}: distance")
 
 
 def _data(document: dict[str, Any]) -> str:

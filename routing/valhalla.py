@@ -31,7 +31,7 @@ from routing.engine_replies import (
     cells,
     member,
     number,
-    place_of,
+    points_of,
     read_json,
     spread,
     step_lengths_m,
@@ -78,8 +78,12 @@ class ValhallaDialect:
         located = document.get("locations") if isinstance(document, dict) else document
         if not isinstance(located, list) or len(located) != len(places):
             raise unreadable(f"locate: no list of {len(places)} locations")
-        near = [_nearest_m(geo.Place(*place), one) for place, one in zip(places.tolist(), located, strict=True)]
-        return Gaps(np.array(near, dtype=np.float64))
+        edges = [_edges(one) for one in located]
+        of = np.repeat(np.arange(len(places)), [len(some) for some in edges])
+        points = points_of([point for some in edges for point in some], "locate: edges")
+        gap_m = np.full(len(places), np.inf)
+        np.minimum.at(gap_m, of, geo.distances_m(places[of, 0], places[of, 1], points[:, 0], points[:, 1]))
+        return Gaps(gap_m)
 
     def ask_table(self, origins: Floats, destinations: Floats, depart_ms: int | None) -> Request:
         """Times and distances, in the concise form."""
@@ -165,16 +169,14 @@ def _check_units(document: Any) -> None:
         raise unreadable(f"units are {units[:20]!r}, not {KILOMETRES}")
 
 
-def _nearest_m(place: geo.Place, located: Any) -> float:
-    if not isinstance(located, dict):
-        raise unreadable("locate: a location is no object")
-    edges = located.get("edges")
+def _edges(located: Any) -> list[list[Any]]:
+    """Latitude and longitude of each edge that is near a place."""
+    edges = located.get("edges") if isinstance(located, dict) else 0
     if edges is None:
-        return math.inf
+        return []
     if not isinstance(edges, list) or not all(isinstance(edge, dict) for edge in edges):
         raise unreadable("locate: edges are no list of objects")
-    points = [place_of(edge.get("correlated_lat"), edge.get("correlated_lon"), "locate: an edge") for edge in edges]
-    return min((geo.distance_m(place, point) for point in points), default=math.inf)
+    return [[edge.get("correlated_lat"), edge.get("correlated_lon")] for edge in edges]
 
 
 def _rows(answer: Any, n: int, m: int) -> dict[str, list[list[Any]]]:
