@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +23,6 @@ KEPT: Final = 3
 """Past states whose tables stay: whoever lags behind may still ask for the last but one."""
 
 COLUMNS: Final = ("lat", "lng", "first_edge", "head", "length_m", "time_s")
-NICENESS: Final = 10
 UNFIT: Final = 3
 
 
@@ -39,7 +37,7 @@ async def with_slowness_beside(
 
     Tables are made by a process of its own, since the searches would not let other threads run; here they are only mapped.
     Tables of older states are removed. A hierarchy takes its traffic in a thread, which does let others run. So do tables where
-    the router has no folder for them, but those stop everybody: give it one.
+    the router has no folder for them; those stop everybody meanwhile.
 
     Raises ValueError as `with_slowness`; RebuildError and OSError where the tables cannot be made.
     """
@@ -51,7 +49,7 @@ async def with_slowness_beside(
 
 
 async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
-    """Puts the tables of a graph into the cache folder, unless they are there, by a process of its own that yields to others.
+    """Puts the tables of a graph into the cache folder, unless they are there, by a process of its own.
 
     It ends with its work even if this one is killed, and is killed where this is cancelled. Raises ValueError where the graph has
     none (too large, ways too long); RebuildError where the process fails.
@@ -77,7 +75,6 @@ async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
 
 def _main() -> int:
     """The process of its own: a graph's columns from the standard input, its tables into the folder that is named."""
-    os.nice(NICENESS)
     columns = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     try:
         load_tables(RoadGraph(**{name: columns[name] for name in COLUMNS}), Path(sys.argv[1]))

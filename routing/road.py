@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from routing.model import Floats32
     from routing.tables import Tables
 
+BLOCK = 64
+
 __all__ = ["RoadParams", "RoadRouter", "Snapped"]
 
 
@@ -99,8 +101,9 @@ def _ways_out(graph: RoadGraph) -> list[list[tuple[int, int, float, float]]]:
 
 
 def _gather(table: Floats32, starts: Ints, ends: Ints) -> Floats32:
-    """float32[n_ends, n_starts]: one row at a time, which stays in the cache; 5 times as fast as a fancy index."""
+    """float32[n_ends, n_starts]: some rows at a time, which stay in the cache; 5 times as fast as a fancy index."""
     gathered = np.empty((len(ends), len(starts)), dtype=np.float32)
-    for row, end in zip(gathered, ends.tolist(), strict=True):
-        table[end].take(starts, out=row, mode="clip")
+    for begin in range(0, len(ends), BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        np.take(table[ends[rows]], starts, axis=1, out=gathered[rows], mode="clip")
     return gathered

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from hexhail.kernel import geo
@@ -15,7 +14,9 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Floats, Ints
     from routing.graph import RoadGraph
 
-BLOCK = 64
+BLOCK = 256
+FEW = 4_096
+"""Pairs that are faster looked at than left out."""
 PROJECTION_SLACK = 1.05
 """How much shorter than the great circle a projected distance may be, in a network of some 100 km."""
 
@@ -68,24 +69,45 @@ class Junctions:
 
 
 def straight_pairs(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
-    """Which pairs are no farther apart than from their junctions? End int64[k], start int64[k], metres apart float64[k]."""
-    start_x, start_y = starts.flat_m.T.astype(np.float32)
-    end_x, end_y = ends.flat_m.T.astype(np.float32)
-    start_reach = np.where(np.isfinite(starts.gap_m), starts.gap_m * PROJECTION_SLACK + 1.0, -np.inf).astype(np.float32)
-    end_reach = np.where(np.isfinite(ends.gap_m), ends.gap_m * PROJECTION_SLACK, -np.inf).astype(np.float32)
-    rows: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-    columns: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-    for begin in range(0, len(end_x), BLOCK):
-        block = slice(begin, begin + BLOCK)
-        reach = end_reach[block, None] + start_reach
-        east, north = end_x[block, None] - start_x, end_y[block, None] - start_y
-        row, column = np.nonzero((np.abs(east) <= reach) & (np.abs(north) <= reach))
-        rows.append(row + begin)
-        columns.append(column)
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    straight_m = _between_m(starts.places[column], ends.places[row])
-    straight = straight_m <= starts.gap_m[column] + ends.gap_m[row]
-    return row[straight], column[straight], straight_m[straight]
+    """Which pairs are no farther apart than from their junctions? End int64[k], start int64[k], metres apart float64[k].
+
+    Only pairs that are about as near along the longer way of the network are looked at.
+    """
+    covered = np.flatnonzero(np.isfinite(ends.gap_m))
+    is_covered = np.isfinite(starts.gap_m)
+    if not len(covered) or not is_covered.any():
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    if len(covered) * len(is_covered) <= FEW:
+        low, counts = np.zeros(len(is_covered), dtype=np.int64), is_covered * len(covered)
+        return _straight_among(starts, ends, covered, np.arange(len(is_covered)), low, counts)
+    axis = int(np.argmax(np.ptp(ends.flat_m[covered], axis=0)))
+    order = covered[np.argsort(ends.flat_m[covered, axis])]
+    along_m, reach_m = ends.flat_m[order, axis], (starts.gap_m + ends.gap_m[order].max()) * PROJECTION_SLACK + 1.0
+    low = np.searchsorted(along_m, starts.flat_m[:, axis] - reach_m)
+    counts = is_covered * (np.searchsorted(along_m, starts.flat_m[:, axis] + reach_m, side="right") - low)
+    found = [
+        _straight_among(starts, ends, order, np.arange(begin, min(begin + BLOCK, len(low))), low, counts)
+        for begin in range(0, len(low), BLOCK)
+    ]
+    rows, columns, apart_m = (np.concatenate(column) for column in zip(*found, strict=True))
+    return rows, columns, apart_m
+
+
+def _straight_among(
+    starts: Snapped, ends: Snapped, order: Ints, block: Ints, low: Ints, counts: Ints
+) -> tuple[Ints, Ints, Floats]:
+    """The same for a block of starts, each with `counts` ends from `low` on, in this order."""
+    number = counts[block]
+    columns = np.repeat(block, number)
+    before = np.cumsum(number) - number
+    rows = order[np.arange(len(columns)) + np.repeat(low[block] - before, number)]
+    gaps_m = starts.gap_m[columns] + ends.gap_m[rows]
+    away_m = np.abs(starts.flat_m[columns] - ends.flat_m[rows]).max(axis=1)
+    near = away_m <= gaps_m * PROJECTION_SLACK + 1.0
+    rows, columns, gaps_m = rows[near], columns[near], gaps_m[near]
+    apart_m = _between_m(starts.places[columns], ends.places[rows])
+    straight = apart_m <= gaps_m
+    return rows[straight], columns[straight], apart_m[straight]
 
 
 def straight_m(starts: Snapped, ends: Snapped) -> Floats:

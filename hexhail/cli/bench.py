@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmarks.hands import HandError
 from benchmarks.ingest import IngestParams, run_ingest
 from benchmarks.nearby import NearbyParams, run_nearby
+from benchmarks.routing import RoutingParams, run_routing
 from benchmarks.view import StepsView, report_table
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.eta import add_eta
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from benchmarks.view import Steps
     from hexhail.kernel.settings import Settings
 
-Params = TypeVar("Params", IngestParams, NearbyParams)
+Params = TypeVar("Params", IngestParams, NearbyParams, RoutingParams)
 
-_INGEST, _NEARBY = IngestParams(), NearbyParams()
+_INGEST, _NEARBY, _ROUTING = IngestParams(), NearbyParams(), RoutingParams()
 
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.", dir_okay=False)]
 _Seconds = Annotated[float, typer.Option(min=0.05, help="Of load; of ingest, in each repeat.")]
@@ -130,6 +131,23 @@ def bench_commands(
             index_resolution=index_resolution,
         )
         measured(params, run_nearby, json_file)
+
+    @bench.command("routing")
+    def routing_command(
+        json_file: _Json = None,
+        repeats: _Repeats = _ROUTING.repeats,
+        questions: Annotated[int, typer.Option(min=1, help="Requests in each repeat.")] = _ROUTING.questions,
+        large_nodes: Annotated[int, typer.Option(help="Junctions of the large town.")] = _ROUTING.large_nodes,
+        grid_nodes: Annotated[
+            int, typer.Option(help="Junctions of the large even grid, a hierarchy's worst case; 0 leaves it out.")
+        ] = _ROUTING.grid_nodes,
+    ) -> None:
+        """How fast are travel times on roads? By tables, while they are made anew, and on a town too large for them.
+
+        Manhattan's streets come from the data folder; without it a made-up grid of their size takes their place.
+        """
+        params = _checked(RoutingParams, repeats=repeats, questions=questions, large_nodes=large_nodes, grid_nodes=grid_nodes)
+        measured(params, run_routing, json_file)
 
     add_eta(bench, settings_of, check_json, finish, show)
     return bench
