@@ -12,6 +12,7 @@ import numpy as np
 
 from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
+from routing.bends import E7, ragged
 from routing.model import Floats32, Route, check_pairs, check_places
 from routing.snapping import Junctions, Snapped, straight_m, straight_pairs
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 ROUNDING_SLACK = 1.000_1
 """How much faster than its edges a way may seem to be, in float32."""
+
+
+LEAST_STEP_M = 1e-6
+"""Points that fall together share out their edge's time evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +179,33 @@ class JoinedRouter(ABC):
         if straight <= start_gap_m + end_gap_m:
             return self._joined(ends.places, np.zeros(1), np.array([straight]), np.array([straight]))
         start, end = ends.nodes.tolist()
-        edges = np.array(self._way(start, end), dtype=np.int64)
-        nodes = np.concatenate(([start], self.graph.head[edges]))
-        on_roads = np.column_stack((self.graph.lat[nodes], self.graph.lng[nodes]))
+        on_roads, time_s, length_m = self._course(start, np.array(self._way(start, end), dtype=np.int64))
         places = np.concatenate((ends.places[:1], on_roads, ends.places[1:]))
-        road_s = np.concatenate(([0.0], self.graph.time_s[edges], [0.0]))
-        gap_m = np.concatenate(([start_gap_m], np.zeros(len(edges)), [end_gap_m]))
-        return self._joined(places, road_s, gap_m, np.concatenate(([0.0], self.graph.length_m[edges], [0.0])) + gap_m)
+        road_s = np.concatenate(([0.0], time_s, [0.0]))
+        gap_m = np.concatenate(([start_gap_m], np.zeros(len(time_s)), [end_gap_m]))
+        return self._joined(places, road_s, gap_m, np.concatenate(([0.0], length_m, [0.0])) + gap_m)
+
+    def _course(self, start: int, edges: Ints) -> tuple[Floats, Floats, Floats]:
+        """Along which points do these edges run from a junction? float64[k + 1, 2], with float64[k] seconds and metres between.
+
+        An edge's time and length are shared out along its bends, as far as one point is from the next.
+        """
+        graph = self.graph
+        if graph.bends is None:
+            nodes = np.concatenate(([start], graph.head[edges]))
+            return np.column_stack((graph.lat[nodes], graph.lng[nodes])), graph.time_s[edges], graph.length_m[edges]
+        first, inner = ragged(graph.bends.first[edges], graph.bends.first[edges + 1])
+        ends_at = first[1:] + np.arange(len(edges)) + 1
+        places = np.empty((len(inner) + len(edges) + 1, 2))
+        is_junction = np.zeros(len(places), dtype=np.bool_)
+        is_junction[0] = is_junction[ends_at] = True
+        nodes = np.concatenate(([start], graph.head[edges]))
+        places[is_junction] = np.column_stack((graph.lat[nodes], graph.lng[nodes]))
+        places[~is_junction] = np.column_stack((graph.bends.lat_e7[inner], graph.bends.lng_e7[inner])) / E7
+        step_m = geo.distances_m(places[:-1, 0], places[:-1, 1], places[1:, 0], places[1:, 1]) + LEAST_STEP_M
+        of_edge = np.repeat(np.arange(len(edges)), np.diff(first) + 1)
+        share = step_m / np.bincount(of_edge, step_m, len(edges))[of_edge]
+        return places, graph.time_s[edges][of_edge] * share, graph.length_m[edges][of_edge] * share
 
     def _snap_ends(self, origins: Floats, destinations: Floats) -> tuple[Snapped, Snapped]:
         together = self._junctions.snap(np.concatenate((origins, destinations)), self.params.snap_limit_m)

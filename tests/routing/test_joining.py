@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from hexhail.kernel import geo
 from hexhail.kernel.errors import DomainError, Reason
+from routing.bends import Bends, places_e7
 from routing.graph import graph_of_edges
 from routing.grid import GridParams, grid_graph
 from routing.hierarchy import HierarchyRouter, build_hierarchy
@@ -227,3 +229,45 @@ def test_a_line_of_streets_is_as_long_as_its_parts(kind: str) -> None:
     assert router.times_s(places, places, 0).tolist() == [[0, 60, 130.25], [61.5, 0, 70.25], [136.5, 75, 0]]
     assert router.distances_m(places, places).tolist() == [[0, 900, 1770], [950, 0, 870], [1830, 880, 0]]
     assert router.route(geo.Place(*places[2]), geo.Place(*places[0]), 0).cumulative_s.tolist() == [0, 75, 136.5]
+
+
+@each_kind
+@settings(deadline=None, max_examples=15)
+@given(graphs(), st.lists(st.integers(0, 3), min_size=40, max_size=40), st.integers(0, 1000))
+def test_a_route_follows_the_bends_of_its_streets_and_takes_as_long(
+    kind: str, graph: RoadGraph, bends_of: list[int], seed: int
+) -> None:
+    counts = np.array(bends_of[: graph.n_edges])
+    points_e7 = places_e7(np.random.default_rng(seed).uniform((40.0, -74.0), (40.02, -73.98), (counts.sum(), 2)))
+    first = np.concatenate(([0], np.cumsum(counts)))
+    bent = replace(graph, bends=Bends(first, points_e7[:, 0], points_e7[:, 1]))
+    straight_on, along, places = router_on(graph, kind, ON_JUNCTIONS), router_on(bent, kind, ON_JUNCTIONS), graph.places()
+
+    assert along.version == straight_on.version
+    for start, end in np.argwhere(np.isfinite(along.times_s(places, places, 0))).tolist():
+        ends = geo.Place(*places[start]), geo.Place(*places[end])
+        plain, route = straight_on.route(*ends, 0), along.route(*ends, 0)
+        assert (route.duration_s, route.length_m) == pytest.approx((plain.duration_s, plain.length_m))
+        edges = along.ways(np.array([start]), np.array([end]))[1]
+        if start != end:
+            passed = [bent.course(edge)[1:] for edge in edges.tolist()]
+            np.testing.assert_allclose(route.places, np.concatenate((places[[start]], *passed)), atol=1e-9)
+
+
+@each_kind
+def test_time_passes_along_bends_as_the_way_does(kind: str) -> None:
+    graph = replace(
+        graph_of_edges(
+            np.array([40.0, 40.0]),
+            np.array([-74.0, -73.99]),
+            tail=np.array([0, 1], "i4"),
+            head=np.array([1, 0], "i4"),
+            length_m=np.array([1000.0, 1000.0]),
+            time_s=np.array([100.0, 200.0]),
+        ),
+        bends=Bends(np.array([0, 2, 2]), places_e7(np.full(2, 40.0)), places_e7(np.array([-73.9975, -73.9925]))),
+    )
+    there = router_on(graph, kind, RoadParams()).route(geo.Place(40.0, -74.0), geo.Place(40.0, -73.99), 0)
+
+    np.testing.assert_allclose(there.cumulative_s, [0, 25, 75, 100], atol=1e-3)
+    np.testing.assert_allclose(there.cumulative_m, [0, 250, 750, 1000], atol=1e-2)
