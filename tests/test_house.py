@@ -18,6 +18,7 @@ WIRE_MODULES = ("grpc", "hexhail.api", "grpc_health", "grpc_reflection")
 ACTING_MODULES = ("asyncio", "grpc", "redis", "asyncpg", "structlog", "time", "random", "hexhail.api")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|Users|mnt)/|(?<![\w.])/hom[e]/(?!hexhail\b)")
+PICTURE = re.compile(r"docs/pictures/[\w-]+\.png")
 REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|proxy\.golang\.org|crates\.io|conda\.anaconda\.org")
 
 
@@ -25,7 +26,8 @@ def _tracked() -> list[str]:
     if not (ROOT / ".git").exists():
         return []
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    return [name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+    names = [name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+    return [name for name in names if not PICTURE.fullmatch(name)]
 
 
 def _text(name: str) -> str:
