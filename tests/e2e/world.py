@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hexhail.embedded import Stores
     from matching.store import Claims
     from routing.model import Router
+    from routing.sources import RouterSource
 
 START_MS = 1_357_017_600_000  # 2013-01-01T00:20 in New York
 SNAPSHOT_MS = 2_001  # after this long, location counts supply anew
@@ -77,11 +78,15 @@ async def world_of(
     city: City,
     clock: ManualClock | None = None,
     wrap_claims: Callable[[Claims], Claims] = lambda claims: claims,
+    source: RouterSource | None = None,
 ) -> AsyncIterator[World]:
-    """Location, matching and pricing of one city, on empty stores, for the time of the block."""
+    """Location, matching and pricing of one city, on empty stores, for the time of the block.
+
+    `source` is where its travel times come from; by default always the same.
+    """
     clock = clock or ManualClock(START_MS)
     router = router_for(city.policies["routing"], city.time_zone, Path(), None)
-    cities, sources = Cities([city]), {city.city_id: FixedSource(router)}
+    cities, sources = Cities([city]), {city.city_id: source or FixedSource(router)}
     common: dict[str, Any] = {"clock": clock, "token_key": TOKEN_KEY, "redis_url": stores.redis_url}
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hx"))
