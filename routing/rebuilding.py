@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from routing.graph import RoadGraph
 from routing.road import RoadRouter
-from routing.tables import drop_tables, load_tables
+from routing.tables import drop_tables
+from routing.tables_process import UNFIT, packed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
     import numpy.typing as npt
 
+    from routing.graph import RoadGraph
     from routing.joining import JoinedRouter, RoadParams
 
 KEPT: Final = 3
 """Past states whose tables stay: whoever lags behind may still ask for the last but one."""
-
-COLUMNS: Final = ("lat", "lng", "first_edge", "head", "length_m", "time_s")
-UNFIT: Final = 3
 
 
 class RebuildError(Exception):
@@ -54,14 +51,12 @@ async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
     It ends with its work even if this one is killed, and is killed where this is cancelled. Raises ValueError where the graph has
     none (too large, ways too long); RebuildError where the process fails.
     """
-    columns = io.BytesIO()
-    np.savez(columns, **{name: getattr(graph, name) for name in COLUMNS})
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "routing.rebuilding", str(cache_dir), stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
+        sys.executable, "-m", "routing.tables_process", str(cache_dir), stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
     )
     try:
-        _, said = await process.communicate(columns.getvalue())
+        _, said = await process.communicate(packed(graph))
     except asyncio.CancelledError:
         process.kill()
         await process.wait()
@@ -71,18 +66,3 @@ async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
         if process.returncode == UNFIT:
             raise ValueError(account)
         raise RebuildError(f"making tables ended with exit code {process.returncode}: {account[-2000:]}")
-
-
-def _main() -> int:
-    """The process of its own: a graph's columns from the standard input, its tables into the folder that is named."""
-    columns = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
-    try:
-        load_tables(RoadGraph(**{name: columns[name] for name in COLUMNS}), Path(sys.argv[1]))
-    except ValueError as error:
-        sys.stderr.write(str(error))
-        return UNFIT
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hexhail.kernel.units import Floats, Ints
     from routing.model import Floats32
 
 MAX_NODES = 10_000
@@ -27,7 +28,7 @@ LENGTH_BITS = 29
 TIME_BITS = 24
 LAYOUT = 1
 """The number of the cache files' format: another format, another name."""
-BLOCK = 256
+BLOCK = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ class Tables:
 
 
 def build_tables(graph: RoadGraph) -> Tables:
-    """The tables of a graph, from one Dijkstra per node.
+    """The tables of a graph, from a Dijkstra for each node that more than one edge leads to.
 
     Time and length travel in one number: milliseconds above, millimetres in the lower 29 bits, exact in a float64 below
     2**53. So the way found is the fastest, of equally fast ones the shortest, and both sums are read from one result.
@@ -114,18 +115,45 @@ def _stacked(graph: RoadGraph) -> Floats32:
     packed = time_ms * 2.0**LENGTH_BITS + length_mm
     towards = csr_array((packed, graph.head, graph.first_edge), shape=(n, n)).T.tocsr()
     top_speed = float((length_mm / time_ms).max(initial=0.0))
-    for begin in range(0, n, BLOCK):
-        rows = slice(begin, min(begin + BLOCK, n))
-        ways = np.asarray(dijkstra(towards, indices=np.arange(rows.start, rows.stop)))
-        reached = np.isfinite(ways)
-        longest_ms = float(ways[reached].max(initial=0.0)) / 2.0**LENGTH_BITS
-        if longest_ms >= 2**TIME_BITS or longest_ms * top_speed >= 2**LENGTH_BITS:
-            raise ValueError(f"the graph has ways of {longest_ms / 3_600_000:.1f} h: too long for all-pairs tables")
-        whole_ms = np.floor(ways / 2.0**LENGTH_BITS)
-        stacked[0, rows] = whole_ms / MS_PER_S
-        np.subtract(ways, whole_ms * 2.0**LENGTH_BITS, out=whole_ms, where=reached)
-        stacked[1, rows] = whole_ms / MM_PER_M
+    before, last_edge = _only_ways_in(graph)
+    searched = np.flatnonzero(before < 0)
+    follow = np.argsort(before, kind="stable")[len(searched) :]
+    for begin in range(0, len(searched), BLOCK):
+        nodes = searched[begin : begin + BLOCK]
+        ways = np.asarray(dijkstra(towards, indices=nodes))
+        _unpack(ways, nodes, stacked, top_speed)
+        low, high = np.searchsorted(before[follow], (nodes[0], nodes[-1] + 1))
+        after = follow[low:high]
+        if len(after):
+            ways = ways[np.searchsorted(nodes, before[after])] + packed[last_edge[after], None]
+            ways[np.arange(len(after)), after] = 0.0
+            _unpack(ways, after, stacked, top_speed)
     return stacked
+
+
+def _only_ways_in(graph: RoadGraph) -> tuple[Ints, Ints]:
+    """From which node alone does one come to each node, and by which edge? int64[n_nodes] twice, -1 where there are others.
+
+    Such a node needs no search: all come by the node before it, whose row is a search's. A fifth of Manhattan's nodes.
+    """
+    into = np.bincount(graph.head, minlength=graph.n_nodes)
+    edge = np.full(graph.n_nodes, -1, dtype=np.int64)
+    edge[graph.head] = np.arange(graph.n_edges)
+    before = np.where(into == 1, graph.tail()[edge] if graph.n_edges else -1, -1).astype(np.int64)
+    alone = (before >= 0) & (into[before] != 1)
+    return np.where(alone, before, -1), edge
+
+
+def _unpack(ways: Floats, rows: Ints, stacked: Floats32, top_speed: float) -> None:
+    """The searches' numbers as the tables' rows. Raises ValueError for ways too long for them."""
+    reached = np.isfinite(ways)
+    longest_ms = float(ways.max(initial=0.0, where=reached)) / 2.0**LENGTH_BITS
+    if longest_ms >= 2**TIME_BITS or longest_ms * top_speed >= 2**LENGTH_BITS:
+        raise ValueError(f"the graph has ways of {longest_ms / 3_600_000:.1f} h: too long for all-pairs tables")
+    whole_ms = np.floor(ways / 2.0**LENGTH_BITS)
+    stacked[0, rows] = whole_ms / MS_PER_S
+    np.subtract(ways, whole_ms * 2.0**LENGTH_BITS, out=whole_ms, where=reached)
+    stacked[1, rows] = whole_ms / MM_PER_M
 
 
 def _tables_of(stacked: Floats32) -> Tables:
