@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
     from routing.traffic import Beliefs
 
 FORMAT: Final = 1
+
+_DAMAGE: Final = (
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise where bytes are not what was written (an encrypted member: RuntimeError; a huge one: MemoryError)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,15 +111,17 @@ def write_state(path: Path, state: TrafficState) -> None:
 def read_state(path: Path, graph: RoadGraph, patches: int) -> TrafficState:
     """The state in a file, of these streets (in free flow) and so many patches.
 
-    Raises RoutingFileError for a file of another kind or version, damaged, or of other streets; OSError where it cannot be read.
+    Raises RoutingFileError for a file of another kind or version, damaged, or of other streets or patches; OSError where it
+    cannot be read.
     """
+    content = io.BytesIO(path.read_bytes())
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(content, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
         return _unpacked(path, columns, graph, patches)
     except RoutingFileError:
         raise
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise RoutingFileError(path, f"does not hold a city's traffic ({error})") from error
 
 
@@ -114,13 +131,15 @@ def _unpacked(path: Path, columns: dict[str, npt.NDArray[np.generic]], graph: Ro
         raise RoutingFileError(path, f"is of format {head['format']}, and this Hexhail reads format {FORMAT}: learn anew")
     if head["streets"] != graph.digest():
         raise RoutingFileError(path, "is the traffic of other streets: learn it anew for these")
+    if head["resolution"] != RESOLUTION:
+        raise RoutingFileError(path, f"has patches of resolution {head['resolution']}, not {RESOLUTION}: learn anew")
     slowness = _column(columns, "slowness", (graph.n_edges,)).astype(np.float32)
     if not (slowness > 0).all():
         raise ValueError("slowness is not above 0")
     hours = Evidence(_column(columns, "hours_free_s", (HOURS, patches)), _column(columns, "hours_took_s", (HOURS, patches)))
     lately = Evidence(_column(columns, "lately_free_s", (patches,)), _column(columns, "lately_took_s", (patches,)))
     terminal_s, leg_s_per_m = float(head["terminal_s"]), float(head["leg_s_per_m"])
-    if not (terminal_s >= 0 and 0 < leg_s_per_m < math.inf):
+    if not (0 <= terminal_s < math.inf and 0 < leg_s_per_m < math.inf):
         raise ValueError("what trips take besides driving is out of range")
     return TrafficState(
         head["streets"],

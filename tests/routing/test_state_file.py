@@ -94,7 +94,10 @@ def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
         (lambda s: replace(s, slowness=s.slowness * 0), "slowness is not above 0"),
         (lambda s: replace(s, slowness=s.slowness * np.nan), "not finite"),
         (lambda s: replace(s, terminal_s=-1.0), "besides driving"),
+        (lambda s: replace(s, terminal_s=float("inf")), "besides driving"),
         (lambda s: replace(s, leg_s_per_m=0.0), "besides driving"),
+        (lambda s: replace(s, number=float("inf")), "does not hold a city's traffic"),
+        (lambda s: replace(s, resolution=RESOLUTION + 1), f"patches of resolution {RESOLUTION + 1}, not {RESOLUTION}"),
         (lambda s: replace(s, knowledge=replace(s.knowledge, lately=Evidence.none(PATCHES + 1))), "lately_free_s"),
     ],
 )
@@ -103,6 +106,23 @@ def test_a_state_that_cannot_be_is_refused(tmp_path: Path, change: object, compl
     write_state(path, change(state()))  # type: ignore[operator]
     with pytest.raises(RoutingFileError, match=complaint):
         read_state(path, GRAPH, PATCHES)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 99), (8, 1), (10, 99), (45, 255)])
+def test_a_damaged_directory_is_refused(tmp_path: Path, offset: int, value: int) -> None:
+    """For a later reader, encrypted, packed in an unknown way, placed elsewhere."""
+    path = tmp_path / "traffic.npz"
+    write_state(path, state())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = value
+    path.write_bytes(content)
+    with pytest.raises(RoutingFileError, match="does not hold a city's traffic"):
+        read_state(path, GRAPH, PATCHES)
+
+
+def test_a_file_that_is_not_there_is_no_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_state(tmp_path / "traffic.npz", GRAPH, PATCHES)
 
 
 def test_objects_are_never_unpacked(tmp_path: Path) -> None:
