@@ -33,7 +33,8 @@ class MoveParams:
     near_m : a driver so near to a junction passes it
     stretch_m : so far apart are the ends of a stretch at least, as the crow flies
     longest_s : a stretch that takes longer is none
-    standing_s, standing_m : a driver that has not moved so far for so long stands, and what it drove before counts no more
+    standing_s, standing_m : a driver that has not moved so far for so long stands, reporting or not; what it drove before counts
+        no more
     """
 
     near_m: float = 20.0
@@ -137,8 +138,9 @@ def moved_on(anchors: Anchors, seen: Sightings, graph: RoadGraph, params: MovePa
     node, since_ms = anchors.node[who], anchors.at_ms[who]
     before, here = anchors.place[who], seen.places[rows]
     still = geo.distances_m(before[:, 0], before[:, 1], here[:, 0], here[:, 1]) < params.standing_m
-    stands = still & (at_ms - anchors.moved_at_ms[who] > params.standing_s * MS_PER_S)
-    lost = stands | (at_ms - since_ms > params.longest_s * MS_PER_S) | (anchors.doing[who] != seen.doing[rows])
+    stood = at_ms - anchors.moved_at_ms[who] > params.standing_s * MS_PER_S
+    stands = still & stood
+    lost = stood | (at_ms - since_ms > params.longest_s * MS_PER_S) | (anchors.doing[who] != seen.doing[rows])
     anchored = (node != NOWHERE) & ~lost
     passing = (seen.gap_m[rows] <= params.near_m) & ~stands
     complete = anchored & passing & (_apart_m(graph, node, nodes) >= params.stretch_m)

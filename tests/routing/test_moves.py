@@ -70,6 +70,16 @@ def test_whoever_stands_about_has_driven_nothing_meanwhile() -> None:
     assert found[0].taken_s[0] < 120
 
 
+def test_whoever_stands_about_in_silence_has_driven_nothing_meanwhile_either() -> None:
+    anchors, _ = drive(0, 2)
+    silent_ms = round(PARAMS.standing_s * 1000) + 90_000
+
+    _, found = drive(3, 9, anchors=anchors, begin_ms=NOON_MS + silent_ms)
+
+    assert found
+    assert found[0].taken_s[0] < PARAMS.standing_s
+
+
 def test_a_short_wait_at_a_light_counts() -> None:
     anchors, _ = drive(0, 1)
     middle = GRAPH.places()[1] * 0.5 + GRAPH.places()[2] * 0.5
