@@ -43,7 +43,7 @@ _DAMAGE: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What numpy and zipfile raise where bytes are not what was written (an encrypted member: RuntimeError; a huge one: MemoryError)."""
+"""What is raised where bytes are not what was written: RuntimeError by what seems encrypted, MemoryError by what seems huge."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
