@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats
 
 Floats32 = npt.NDArray[np.float32]
+GLOBE = np.array([90.0, 180.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,10 +101,9 @@ def check_places(field: str, places: Floats) -> Floats:
         return np.empty((0, 2))
     if columns.ndim != 2 or columns.shape[1] != 2:
         raise ValueError(f"{field} has shape {columns.shape}, not [n, 2]")
-    if not np.isfinite(columns).all():
-        raise ValueError(f"{field} holds coordinates that are not finite")
-    if (np.abs(columns) > (90.0, 180.0)).any():
-        raise ValueError(f"{field} holds coordinates that are not on the globe")
+    if not (np.abs(columns) <= GLOBE).all():
+        what = "on the globe" if np.isfinite(columns).all() else "finite"
+        raise ValueError(f"{field} holds coordinates that are not {what}")
     return columns
 
 

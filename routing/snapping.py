@@ -77,9 +77,8 @@ def straight_pairs(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
     is_covered = np.isfinite(starts.gap_m)
     if not len(covered) or not is_covered.any():
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
-    if len(covered) * len(is_covered) <= FEW:
-        low, counts = np.zeros(len(is_covered), dtype=np.int64), is_covered * len(covered)
-        return _straight_among(starts, ends, covered, np.arange(len(is_covered)), low, counts)
+    if len(ends.nodes) * len(is_covered) <= FEW:
+        return _straight_among_all(starts, ends)
     axis = int(np.argmax(np.ptp(ends.flat_m[covered], axis=0)))
     order = covered[np.argsort(ends.flat_m[covered, axis])]
     along_m, reach_m = ends.flat_m[order, axis], (starts.gap_m + ends.gap_m[order].max()) * PROJECTION_SLACK + 1.0
@@ -93,20 +92,32 @@ def straight_pairs(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
     return rows, columns, apart_m
 
 
+def _straight_among_all(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
+    gaps_m = ends.gap_m[:, None] + starts.gap_m
+    east_m, north_m = (np.abs(ends.flat_m[:, axis, None] - starts.flat_m[:, axis]) for axis in (0, 1))
+    near = (np.maximum(east_m, north_m) <= gaps_m * PROJECTION_SLACK + 1.0) & np.isfinite(gaps_m)
+    return _straight(starts, ends, *near.nonzero())
+
+
 def _straight_among(
     starts: Snapped, ends: Snapped, order: Ints, block: Ints, low: Ints, counts: Ints
 ) -> tuple[Ints, Ints, Floats]:
-    """The same for a block of starts, each with `counts` ends from `low` on, in this order."""
+    """Among the pairs of a block of starts, each with `counts` ends from `low` on, in this order."""
     number = counts[block]
     columns = np.repeat(block, number)
     before = np.cumsum(number) - number
     rows = order[np.arange(len(columns)) + np.repeat(low[block] - before, number)]
-    gaps_m = starts.gap_m[columns] + ends.gap_m[rows]
     away_m = np.abs(starts.flat_m[columns] - ends.flat_m[rows]).max(axis=1)
-    near = away_m <= gaps_m * PROJECTION_SLACK + 1.0
-    rows, columns, gaps_m = rows[near], columns[near], gaps_m[near]
+    near = away_m <= (starts.gap_m[columns] + ends.gap_m[rows]) * PROJECTION_SLACK + 1.0
+    return _straight(starts, ends, rows[near], columns[near])
+
+
+def _straight(starts: Snapped, ends: Snapped, rows: Ints, columns: Ints) -> tuple[Ints, Ints, Floats]:
+    """Those of these pairs that go straight."""
+    if not len(rows):
+        return rows, columns, np.empty(0)
     apart_m = _between_m(starts.places[columns], ends.places[rows])
-    straight = apart_m <= gaps_m
+    straight = apart_m <= starts.gap_m[columns] + ends.gap_m[rows]
     return rows[straight], columns[straight], apart_m[straight]
 
 
