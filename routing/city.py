@@ -132,7 +132,17 @@ def learned_city(city: City, settings: Settings) -> LearnedCity:
     folder = settings.data_dir / "traffic" / city.city_id
     if isinstance(router, RoadRouter):
         router.tables_dir = folder
-    return LearnedCity(router, folder / "traffic.npz", structure(section, LearnerParams, f"routing.{TRAFFIC}"))
+    return LearnedCity(router, folder / "traffic.npz", _learner_params(section, router.params, f"routing.{TRAFFIC}"))
+
+
+def _learner_params(section: Mapping[str, object], road: RoadParams, where: str) -> LearnerParams:
+    """What is usual where nothing is known is said once: it is the router's time_factor."""
+    rules = section.get("traffic", {})
+    if isinstance(rules, dict):
+        if "usual_slowness" in rules:
+            raise ValueError(f"{where}.traffic: unknown keys: usual_slowness (it is routing.time_factor)")
+        section = {**section, "traffic": {**rules, "usual_slowness": road.time_factor}}
+    return structure(section, LearnerParams, where)
 
 
 def _graph_of_file(rest: dict[str, object], data_dir: Path, where: str) -> RoadGraph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -13,13 +13,16 @@ import structlog
 
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.units import MS_PER_S
+from routing.cache_files import PART
 from routing.knowledge import MemoryParams, beliefs_in, nothing_known, observed
 from routing.learning import hours_of
 from routing.moves import Anchors, MoveParams, Sightings, Stretches, moved_on, plausible
 from routing.patches import patches_of
 from routing.published import router_in
+from routing.road import RoadRouter
 from routing.road_files import RoutingFileError
 from routing.state_file import read_state, state_of, write_state
+from routing.tables import drop_tables
 from routing.traffic import Observations, TrafficParams
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ REPEAT_S: Final = 900.0
 class LearnerParams:
     """The `[routing.traffic]` section of a city's file. Source: our choice.
 
-    publish_period_s : how often new traffic is published, where there is any
+    publish_period_s : how often new traffic is published, where there is any; at most REPEAT_S
     fewest_stretches : with fewer, nothing is published yet
     """
 
@@ -57,8 +60,8 @@ class LearnerParams:
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
-        if not 1 <= self.publish_period_s <= 3_600:
-            raise ValueError("publish_period_s must be 1 to 3,600")
+        if not 1 <= self.publish_period_s <= REPEAT_S:
+            raise ValueError(f"publish_period_s must be 1 to {REPEAT_S:.0f}")
         if self.fewest_stretches < 1:
             raise ValueError("fewest_stretches must be 1 or more")
 
@@ -90,7 +93,10 @@ class Fleet(Protocol):
 
 
 class Learner:
-    """The learner of one city. What it remembers of drivers are their last junctions, for as long as they are heard of."""
+    """The learner of one city.
+
+    What it remembers of drivers are the last junctions and places of each, for as long as they are heard of, and in memory alone.
+    """
 
     def __init__(self, base: JoinedRouter, path: Path, time_zone: str, params: LearnerParams, clock: Clock) -> None:
         """`path` is where it publishes. Goes on from what is there, where that is of these streets."""
@@ -100,7 +106,6 @@ class Learner:
         self._params = params
         self._clock = clock
         self._patches = patches_of(base.free_flow)
-        self._traffic = replace(params.traffic, usual_slowness=base.params.time_factor)
         self._number = 0
         self._published_at_ms = 0
         self._knowledge: Knowledge = nothing_known(
@@ -126,7 +131,10 @@ class Learner:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(fleet))
                 while True:
-                    await self.publish()
+                    try:
+                        await self.publish()
+                    except (OSError, ValueError) as error:
+                        log.warning("traffic cannot be published", problem=str(error))
                     await self._clock.sleep(self._params.publish_period_s)
 
     def hear(self, news: FleetNews) -> None:
@@ -144,16 +152,17 @@ class Learner:
             self._stretches.append(stretches)
 
     async def publish(self) -> bool:
-        """Learns from what was driven since the last time, and publishes. Raises OSError.
+        """Learns from what was driven since the last time, and publishes.
 
-        False where there is nothing new to say: too little was driven, and what is usual was said not long ago.
+        False where there is nothing new to say: too little was driven, and what is usual was said not long ago. Raises OSError
+        where the folder cannot be written, ValueError where no router can be made of what is thought: what was learned is kept.
         """
-        heard, now_ms = self._stretches, self._clock.now_ms()
+        heard, now_ms = self._stretches[:], self._clock.now_ms()
         enough = sum(len(each) for each in heard) >= self._params.fewest_stretches
         due = abs(now_ms - self._published_at_ms) >= REPEAT_S * MS_PER_S and not self._knowledge.is_none
         if not (enough or due):
             return False
-        self._stretches = []
+        del self._stretches[: len(heard)]  # more may have come meanwhile, from the thread that hears
         count = await asyncio.to_thread(self._learn, heard, now_ms)
         self.learned_from += count
         log.info("traffic learned", stretches=count, number=self._number, version=self._present.version)
@@ -162,13 +171,16 @@ class Learner:
     def _learn(self, heard: list[Stretches], now_ms: int) -> int:
         hour = int(hours_of(np.array([now_ms]), self._time_zone)[0])
         seen = self._observations(heard)
-        knowledge = observed(self._knowledge, seen, hour, now_ms, self._patches, self._traffic, self._params.memory)
-        beliefs = beliefs_in(knowledge, hour, self._patches, self._traffic)
-        state = state_of(self._base, self._patches, knowledge, beliefs, self._number + 1)
-        router = router_in(self._base, state)  # its tables are there before anybody hears of it
-        write_state(self._path, state)
-        self._knowledge, self._present, self._number, self._published_at_ms = knowledge, router, state.number, now_ms
-        self._clear_tables()
+        params = self._params
+        self._knowledge = observed(self._knowledge, seen, hour, now_ms, self._patches, params.traffic, params.memory)
+        beliefs = beliefs_in(self._knowledge, hour, self._patches, params.traffic)
+        state = state_of(self._base, self._patches, self._knowledge, beliefs, self._number + 1)
+        try:
+            router = router_in(self._base, state)  # its tables are there before anybody hears of it
+            write_state(self._path, state)
+            self._present, self._number, self._published_at_ms = router, state.number, now_ms
+        finally:
+            self._clear_tables()
         return len(seen)
 
     def _observations(self, heard: list[Stretches]) -> Observations:
@@ -178,19 +190,21 @@ class Learner:
         taken_s = np.concatenate([each.taken_s for each in every])
         driving = self._patches.of_ways(*self._present.ways(starts, ends))
         free_s = np.asarray(driving.sum(axis=1), dtype=np.float64)
-        good = np.flatnonzero(plausible(taken_s, free_s, self._traffic.min_slowness, self._traffic.max_slowness))
+        good = np.flatnonzero(plausible(taken_s, free_s, self._params.traffic.min_slowness, self._params.traffic.max_slowness))
         return Observations(driving[good], np.zeros(len(good)), taken_s[good], np.zeros(len(good), dtype=np.bool_))
 
     async def _listen(self, fleet: Fleet) -> None:
         while True:
             try:
                 async for news in fleet.watch():
-                    self.hear(news)
+                    await asyncio.to_thread(self.hear, news)  # 0.1 s for 50,000 drivers
             except DomainError as error:
                 log.warning("no news of the fleet", reason=error.reason)
             await self._clock.sleep(RETRY_S)
 
     def _resume(self) -> None:
+        for left in self._path.parent.glob(f"{self._path.stem}*{PART}"):
+            left.unlink(missing_ok=True)  # by a learner that was killed while it wrote
         try:
             state = read_state(self._path, self._base.free_flow, len(self._patches))
         except FileNotFoundError:
@@ -214,9 +228,10 @@ class Learner:
             self._anchors = self._anchors.without(np.array(gone, dtype=np.int64))
 
     def _clear_tables(self) -> None:
-        tables = sorted(self._path.parent.glob("tables-*.npy"), key=lambda path: path.stat().st_mtime_ns)
-        for old in tables[:-KEPT_TABLES]:
-            old.unlink(missing_ok=True)  # whoever has mapped it keeps it
+        """Those of states gone by, and of one that could not be published."""
+        base = self._base
+        if isinstance(base, RoadRouter) and base.tables_dir is not None:
+            drop_tables((base.free_flow, self._present.graph), base.tables_dir, KEPT_TABLES - 1)
 
     @contextmanager
     def _alone(self) -> Iterator[Callable[[], bool]]:

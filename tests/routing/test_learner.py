@@ -16,11 +16,13 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from routing.grid import GridParams, grid_graph
 from routing.joining import RoadParams
+from routing.knowledge import beliefs_in
 from routing.learner import KEPT_TABLES, REPEAT_S, RETRY_S, FleetNews, Learner, LearnerParams
 from routing.patches import patches_of
 from routing.published import OLDEST_S, PublishedSource
 from routing.road import RoadRouter
 from routing.tables import build_tables
+from routing.traffic import Evidence, TrafficParams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +32,7 @@ GRID = GridParams(40.5, -74.0, rows=14, columns=14, block_m=120.0, jitter=0.1, s
 NOON_MS = 1_760_000_000_000
 ZONE = "America/New_York"
 TRUE_SLOWNESS = 4.0
-PARAMS = LearnerParams(publish_period_s=60.0, fewest_stretches=5)
+PARAMS = LearnerParams(publish_period_s=60.0, fewest_stretches=5, traffic=TrafficParams(usual_slowness=2.0))
 
 
 @cache
@@ -119,9 +121,100 @@ async def test_those_who_ask_are_told_what_was_learned(tmp_path: Path) -> None:
     assert await time_across(source_again) == (after_s, after)
 
 
+def tables_in(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.startswith("tables-") and name.endswith(".npy")]
+
+
 async def test_only_so_many_tables_stay(tmp_path: Path) -> None:
     await taught(tmp_path, ManualClock(NOON_MS), minutes=KEPT_TABLES + 2)
-    assert sum(name.startswith("tables-") and name.endswith(".npy") for name in os.listdir(tmp_path)) == KEPT_TABLES
+    assert len(tables_in(tmp_path)) == KEPT_TABLES
+
+
+async def test_the_tables_of_what_is_published_stay_whatever_the_machines_clock_says(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)
+    learner = await taught(tmp_path, clock, minutes=KEPT_TABLES)
+    for name in tables_in(tmp_path):
+        os.utime(tmp_path / name, (4e9, 4e9))  # all of them from later than now: the clock was set back
+
+    clock.advance(round(REPEAT_S * 1000))
+    assert await learner.publish()
+
+    assert f"{learner._present.graph.digest()}.npy" in {name.rpartition("-")[2] for name in tables_in(tmp_path)}
+
+
+async def test_what_cannot_be_published_is_not_lost_and_fills_no_folder(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)
+    learner, street = learner_in(tmp_path, clock), Street(router(tmp_path))
+    in_the_way = tmp_path / "traffic.npz"
+    in_the_way.mkdir()
+    for _ in range(KEPT_TABLES + 2):
+        for news in street.news(clock.now_ms(), 240):
+            learner.hear(news)
+        clock.advance(600_000)
+        with pytest.raises(OSError, match=r"traffic\.npz"):
+            await learner.publish()
+
+    assert len(tables_in(tmp_path)) <= KEPT_TABLES
+    assert not learner._knowledge.is_none
+    in_the_way.rmdir()
+    assert await learner.publish()  # it is due
+    source = source_in(tmp_path, clock)
+    assert await source.look()
+
+
+class WithoutRoom(Learner):
+    """Its folder is full."""
+
+    tried = 0
+
+    async def publish(self) -> bool:
+        self.tried += 1
+        raise OSError("no space left")
+
+
+async def test_a_full_folder_stops_no_learner(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)
+    learner = WithoutRoom(router(tmp_path), tmp_path / "traffic.npz", ZONE, PARAMS, clock)
+    task = asyncio.create_task(learner.run(Told([])))
+    await settled()
+    for _ in range(2):
+        clock.advance(round(PARAMS.publish_period_s * 1000))
+        await settled()
+
+    assert not task.done()
+    assert learner.tried == 3
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_what_a_killed_learner_left_aside_is_cleared(tmp_path: Path) -> None:
+    left = tmp_path / "trafficabc.part"
+    left.write_bytes(b"half")
+    learner_in(tmp_path, ManualClock(NOON_MS))._resume()
+    assert not left.exists()
+
+
+async def test_with_the_hour_what_is_usual_changes_though_nobody_drives(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)  # 04:53 in New York
+    learner = await taught(tmp_path, clock, minutes=1)
+    hours = Evidence(np.full((24, len(learner._patches)), 3_000.0), np.full((24, len(learner._patches)), 6_000.0))
+    hours.took_s[6] = 12_000.0
+    learner._knowledge = replace(learner._knowledge, hours=hours, lately=Evidence.none(len(learner._patches)))
+    source = source_in(tmp_path, clock)
+    said = []
+    for _ in range(5):
+        clock.advance(round(REPEAT_S * 1000))
+        assert await learner.publish()
+        await source.look()
+        said.append((await time_across(source))[0])
+
+    assert said[-1] > 1.6 * said[0]  # 06:18, after 05:18
+
+
+def test_where_nothing_is_known_the_citys_own_factor_holds(tmp_path: Path) -> None:
+    learner = learner_in(tmp_path, ManualClock(NOON_MS))
+    beliefs = beliefs_in(learner._knowledge, 12, learner._patches, learner._params.traffic)
+    np.testing.assert_allclose(beliefs.slowness, 2.0)
 
 
 async def test_too_little_is_not_published_and_is_not_lost(tmp_path: Path) -> None:
@@ -246,7 +339,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("change", [{"publish_period_s": 0.5}, {"publish_period_s": 4_000.0}, {"fewest_stretches": 0}])
+@pytest.mark.parametrize("change", [{"publish_period_s": 0.5}, {"publish_period_s": REPEAT_S + 1}, {"fewest_stretches": 0}])
 def test_unfit_parameters_are_refused_by_name(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(PARAMS, **change)  # type: ignore[arg-type]
