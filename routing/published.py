@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from hexhail.kernel.units import MS_PER_S
-from routing.road_files import RoutingFileError
+from routing.rebuilding import RebuildError, make_tables_beside
+from routing.road import RoadRouter
 from routing.sources import Answered, RouterSource
 from routing.state_file import TrafficState, read_state
 
@@ -62,27 +63,37 @@ class PublishedSource(RouterSource):
         return {"traffic": self._watch}
 
     async def look(self) -> bool:
-        """Looks once; was there newer traffic? A file that cannot be used is logged, and what was known stays."""
+        """Looks once; was there newer traffic?
+
+        A file that cannot be used is logged, and what was known stays; where it cannot be read, or its tables not be made, it is
+        tried again next time.
+        """
         try:
             status = self._path.stat()
+            seen = (status.st_ino, status.st_mtime_ns)
+            if seen == self._seen:
+                return False
+            state = await asyncio.to_thread(read_state, self._path, self._base.free_flow, self._patches)
+            router = await self._router_in(state)
         except FileNotFoundError:
             return False
-        seen = (status.st_ino, status.st_mtime_ns)
-        if seen == self._seen:
+        except (OSError, RebuildError) as error:
+            log.warning("traffic cannot be read", problem=str(error))
             return False
-        self._seen = seen
-        try:
-            router, at_ms = await asyncio.to_thread(self._read)
-        except (RoutingFileError, OSError) as error:
+        except ValueError as error:
+            self._seen = seen
             log.warning("traffic cannot be used", problem=str(error))
             return False
-        self._present, self._at_ms = router, at_ms
+        self._seen, self._present, self._at_ms = seen, router, state.at_ms
         log.info("traffic", version=router.version)
         return True
 
-    def _read(self) -> tuple[JoinedRouter, int]:
-        state = read_state(self._path, self._base.free_flow, self._patches)
-        return router_in(self._base, state), state.at_ms
+    async def _router_in(self, state: TrafficState) -> JoinedRouter:
+        """The learner's tables are there already, as a rule; where they are not, they are made while questions go on."""
+        base = self._base
+        if isinstance(base, RoadRouter) and base.tables_dir is not None:
+            await make_tables_beside(base.free_flow.slowed(state.slowness), base.tables_dir)
+        return await asyncio.to_thread(router_in, base, state)
 
     async def _watch(self) -> None:
         while True:

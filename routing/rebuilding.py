@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from routing.road import RoadRouter
-from routing.tables import drop_tables
+from routing.tables import drop_tables, has_tables
 from routing.tables_process import UNFIT, packed
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ async def make_tables_beside(graph: RoadGraph, cache_dir: Path) -> None:
     It ends with its work even if this one is killed, and is killed where this is cancelled. Raises ValueError where the graph has
     none (too large, ways too long); RebuildError where the process fails.
     """
+    if await asyncio.to_thread(has_tables, graph, cache_dir):
+        return
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "routing.tables_process", str(cache_dir), stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe

@@ -84,6 +84,11 @@ def load_tables(graph: RoadGraph, cache_dir: Path | None) -> Tables:
     return _tables_of(stacked)
 
 
+def has_tables(graph: RoadGraph, cache_dir: Path) -> bool:
+    """Are the tables of a graph in the cache folder, whole?"""
+    return _mapped(_path(graph, cache_dir), graph.n_nodes) is not None
+
+
 def drop_tables(spared: Sequence[RoadGraph], cache_dir: Path, keep: int) -> int:
     """Removes tables of other states of the traffic on the same streets, but for the newest `keep`; how many?
 

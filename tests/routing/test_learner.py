@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from routing.grid import GridParams, grid_graph
 from routing.joining import RoadParams
-from routing.knowledge import beliefs_in
+from routing.knowledge import beliefs_in, nothing_known
 from routing.learner import KEPT_TABLES, REPEAT_S, RETRY_S, FleetNews, Learner, LearnerParams
 from routing.patches import patches_of
 from routing.published import OLDEST_S, PublishedSource
 from routing.road import RoadRouter
+from routing.state_file import state_of, write_state
 from routing.tables import build_tables
-from routing.traffic import Evidence, TrafficParams
+from routing.traffic import Beliefs, Evidence, TrafficParams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -290,6 +291,49 @@ async def test_drivers_who_are_gone_are_forgotten(tmp_path: Path) -> None:
     assert sorted(learner._numbers) == ["d0", "d1"]
     learner.hear(first)
     assert sorted(learner._numbers.values()) == list(range(street.drivers))
+
+
+async def test_tables_that_are_gone_are_made_beside_and_those_that_are_there_are_only_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(NOON_MS)
+    await taught(tmp_path, clock, minutes=1)
+
+    def here(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("that was not to be done")
+
+    monkeypatch.setattr("routing.tables._stacked", here)
+    for name in tables_in(tmp_path):
+        (tmp_path / name).unlink()
+    assert await source_in(tmp_path, clock).look()
+
+    monkeypatch.setattr("routing.rebuilding.asyncio.create_subprocess_exec", here)
+    assert await source_in(tmp_path, clock).look()
+
+
+async def test_traffic_that_has_no_router_is_no_end(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)
+    source = source_in(tmp_path, clock)
+    own = await time_across(source)
+    base = router(tmp_path)
+    patches = patches_of(base.free_flow)
+    beliefs = Beliefs(np.full(len(patches), 1e6))
+    write_state(tmp_path / "traffic.npz", state_of(base, patches, nothing_known(patches, NOON_MS), beliefs, 1))
+
+    assert not await source.look()
+    assert await time_across(source) == own
+
+
+async def test_what_cannot_be_read_now_is_read_later(tmp_path: Path) -> None:
+    clock = ManualClock(NOON_MS)
+    await taught(tmp_path, clock, minutes=1)
+    aside = (tmp_path / "traffic.npz").rename(tmp_path / "aside")
+    (tmp_path / "traffic.npz").symlink_to(tmp_path / "traffic.npz")
+    source = source_in(tmp_path, clock)
+    assert not await source.look()
+
+    aside.replace(tmp_path / "traffic.npz")
+    assert await source.look()
 
 
 @dataclass
