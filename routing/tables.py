@@ -86,7 +86,8 @@ def load_tables(graph: RoadGraph, cache_dir: Path | None) -> Tables:
 
 def has_tables(graph: RoadGraph, cache_dir: Path) -> bool:
     """Are the tables of a graph in the cache folder, whole?"""
-    return _mapped(_path(graph, cache_dir), graph.n_nodes) is not None
+    path = _path(graph, cache_dir)
+    return path.is_file() and _mapped(path, graph.n_nodes) is not None
 
 
 def drop_tables(spared: Sequence[RoadGraph], cache_dir: Path, keep: int) -> int:
