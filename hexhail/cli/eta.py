@@ -99,9 +99,12 @@ def _time(name: str, text: str | None) -> time | None:
     if text is None:
         return None
     try:
-        return time.fromisoformat(text)
+        local = time.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"--{name} {text!r} is not a time such as 00:15") from None
+        local = None
+    if local is None or local.tzinfo is not None:
+        raise typer.BadParameter(f"--{name} {text!r} is not a local time such as 00:15")
+    return local
 
 
 async def _asked(params: EtaParams, city: str, settings: Settings, steps: StepsView) -> tuple[Report, Predictions]:

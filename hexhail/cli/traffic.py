@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -22,6 +23,7 @@ from routing.patches import patches_of
 from routing.published import router_in
 from routing.road import RoadRouter
 from routing.state_file import read_state, state_of, write_state
+from routing.tables import load_tables
 from routing.traffic_plot import draw_traffic
 from simulator.timed_rides import load_timed_rides
 
@@ -65,11 +67,11 @@ def traffic_commands(settings_of: Callable[[Path | None], Settings], fail: Calla
         try:
             with console.status("reading the roads") as status:
                 found, known = _learned_city(city, settings)
-                if not isinstance(known.router, RoadRouter):
-                    fail(f"{found.city_id}: rides are learned from on networks small enough for tables only")
+                free = _free_flow(found, known, settings)
                 status.update("reading the rides")
                 read, unread = load_timed_rides(rides, found.time_zone)
-                state, used, unfit = _learn(found, known, read, status.update)
+                now_ms = SystemClock(settings.clock_offset_ms).now_ms()
+                state, used, unfit = _learn(found, known, free, read, now_ms, status.update)
                 path = known.path if out is None else out
                 status.update("writing it, with its travel times")
                 version = router_in(known.router, state).version if out is None else ""
@@ -117,22 +119,30 @@ def _learned_city(name: str | None, settings: Settings) -> tuple[City, LearnedCi
     return city, learned_city(city, settings)
 
 
+def _free_flow(city: City, known: LearnedCity, settings: Settings) -> RoadRouter:
+    """The city's streets as if nobody else drove there."""
+    router = known.router
+    if not isinstance(router, RoadRouter):
+        raise ValueError(f"{city.city_id}: rides are learned from on networks small enough for tables only")  # noqa: TRY004
+    tables = load_tables(router.free_flow, settings.cache_dir / "routing")
+    return RoadRouter(router.free_flow, tables, replace(router.params, time_factor=1.0, terminal_s=0.0))
+
+
 def _learn(
-    city: City, known: LearnedCity, rides: TimedRides, progress: Callable[[str], None]
+    city: City, known: LearnedCity, free: RoadRouter, rides: TimedRides, now_ms: int, progress: Callable[[str], None]
 ) -> tuple[TrafficState, TimedRides, dict[str, int]]:
-    router, params = known.router, known.params
-    streets = router.free_flow
-    patches = patches_of(streets)
-    starts, ends = router.snap(rides.origins), router.snap(rides.destinations)
-    free_s = router.with_slowness(np.ones(streets.n_edges)).pair_times_s(rides.origins, rides.destinations, 0)
+    """What is thought as of now after these rides, those that it was learned from, and how many were left out, by reason."""
+    params = known.params
+    patches = patches_of(free.graph)
+    starts, ends = free.snap(rides.origins), free.snap(rides.destinations)
+    free_s = free.pair_times_s(rides.origins, rides.destinations, 0)
     good, unfit = fit_to_learn(rides, starts, ends, free_s.astype(np.float64))
     used = rides.rows(good)
-    starts, ends = router.snap(used.origins), router.snap(used.destinations)
-    knowledge = learn_rides(streets, patches, used, starts, ends, city.time_zone, params.traffic, params.memory, progress)
-    now_ms = SystemClock().now_ms()
+    starts, ends = free.snap(used.origins), free.snap(used.destinations)
+    knowledge = learn_rides(free.graph, patches, used, starts, ends, city.time_zone, params.traffic, params.memory, progress)
     hour = int(hours_of(np.array([now_ms]), city.time_zone)[0])
     beliefs = beliefs_in(knowledge, hour, patches, params.traffic)
-    return state_of(router, patches, knowledge.aged(now_ms, params.memory), beliefs, 1), used, unfit
+    return state_of(known.router, patches, knowledge.aged(now_ms, params.memory), beliefs, 1), used, unfit
 
 
 def _account(state: TrafficState, used: TimedRides, left_out: dict[str, int], version: str) -> Table:

@@ -83,7 +83,8 @@ def test_one_file_is_parted_by_time_and_no_ride_is_on_both_sides(tmp_path: Path)
     [
         (("--city", "gridport"), "no rides of its own"),
         (("--city", "gridport", "--learn", "nowhere.csv", "--test", "neither.csv"), "nowhere.csv"),
-        (("--city", "gridport", "--learn", "a", "--test", "b", "--test-from", "noon"), "is not a time"),
+        (("--city", "gridport", "--learn", "a", "--test", "b", "--test-from", "noon"), "is not a local time"),
+        (("--city", "gridport", "--learn", "a", "--test", "a", "--learn-until", "12:00Z", "--test-from", "13:00"), "12:00Z"),
         (("--city", "atlantis", "--learn", "a", "--test", "b"), "atlantis"),
     ],
 )

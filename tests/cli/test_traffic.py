@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
+from hexhail.cities import load_city
 from hexhail.cli.app import app
+from hexhail.cli.traffic import _free_flow
+from hexhail.kernel.settings import Settings
+from routing.city import learned_city
 from tests.benchmarks.test_eta import rides_file
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ def test_what_was_learned_from_rides_can_be_seen(tmp_path: Path) -> None:
     assert "rides learned from" in output
     assert (tmp_path / "data" / "traffic" / "gridport" / "traffic.npz").is_file()
 
+    assert len(list((tmp_path / "data" / "traffic" / "gridport").glob("tables-*.npy"))) == 1  # none of free flow
+
     code, output = typed(tmp_path, "show", *where, "--out", str(picture))
     assert code == 0, output
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -41,6 +48,19 @@ def test_what_was_learned_from_rides_can_be_seen(tmp_path: Path) -> None:
     assert code == 0, output
     code, output = typed(tmp_path, "show", *where, "--state", str(aside), "--out", str(picture))
     assert code == 0, output
+
+
+def test_the_citys_own_factor_is_no_part_of_free_flow(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    city = load_city("gridport", settings)
+    routing = {**city.policies["routing"], "time_factor": 2.0, "terminal_s": 60.0}
+    city = replace(city, policies={**city.policies, "routing": routing})
+
+    free = _free_flow(city, learned_city(city, settings), settings)
+
+    edge, ends = 7, free.graph.places()[[free.graph.tail()[7], free.graph.head[7]]]
+    assert free.pair_times_s(ends[:1], ends[1:], 0)[0] <= free.graph.time_s[edge] + 1e-3
+    assert not list((tmp_path / "traffic").rglob("*.npy"))
 
 
 @pytest.mark.parametrize(
