@@ -97,51 +97,96 @@ class Predictions:
     taken_s: Floats
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """What the rides that teach have taught.
+
+    ours : the router of the traffic that they tell of
+    factor : their median time, relative to free flow
+    last_ms : when the last of them began
+    """
+
+    ours: RoadRouter
+    factor: float
+    rides: int
+    last_ms: int
+    learn_s: float
+
+
 async def run_eta(params: EtaParams, city: City, data_dir: Path, steps: Steps) -> tuple[Report, Predictions]:
     """The whole benchmark. Raises ValueError and OSError for files that cannot be used."""
     return await asyncio.to_thread(_run, params, city, data_dir, steps)
 
 
 def _run(params: EtaParams, city: City, data_dir: Path, steps: Steps) -> tuple[Report, Predictions]:
-    notebook = Notebook()
     steps.begin("reading the roads and the rides")
+    free, time_factor = _free_flow(city, data_dir)
+    lessons, _ = load_timed_rides(params.learn_file, city.time_zone)
+    lessons = lessons.rows(_between(lessons, city.time_zone, None, params.learn_until))
+    tests, _ = load_timed_rides(params.test_file, city.time_zone)
+    asked = _asked(tests, free, city.time_zone, params)
+    hour = int(np.bincount(hours_of(asked.at_ms, city.time_zone)).argmax())
+    lesson = _learned(lessons, free, TrafficParams(usual_slowness=time_factor), city.time_zone, hour, steps)
+    steps.begin(f"{len(asked):,} rides")
+    predictions = _predicted(lesson, free, asked)
+    steps.begin("how long a question takes")
+    notebook = Notebook()
+    _judge(notebook, predictions)
+    notebook.note(
+        constant_factor=lesson.factor,
+        rides=len(asked),
+        rides_learned=lesson.rides,
+        learn_s=lesson.learn_s,
+        query_us=_query_us(lesson.ours, asked),
+    )
+    last_lesson_ms = lesson.last_ms if params.learn_file.resolve() == params.test_file.resolve() else None
+    faults = eta_faults(predictions.predicted_s, asked.taken_s, asked.at_ms, last_lesson_ms)
+    notebook.check("rides asked about", faults, len(asked))
+    report = notebook.report("eta", TARGETS, params)
+    shown = {name: value if isinstance(value, int) or value is None else str(value) for name, value in report.parameters.items()}
+    return replace(report, parameters=shown), predictions
+
+
+def _free_flow(city: City, data_dir: Path) -> tuple[RoadRouter, float]:
+    """The city's streets as if nobody else drove there, and the factor that the city itself goes by."""
     base = router_for(city.policies["routing"], city.time_zone, data_dir, None)
     if not isinstance(base, RoadRouter):
         raise ValueError(f"{city.city_id} has no road network small enough for tables: nothing to learn on")  # noqa: TRY004
-    graph, own = base.graph, base.params
-    free = RoadRouter(graph, load_tables(graph, None), replace(own, time_factor=1.0, terminal_s=0.0))
-    learn_rides_all, _ = load_timed_rides(params.learn_file, city.time_zone)
-    test_rides_all, _ = load_timed_rides(params.test_file, city.time_zone)
-    lessons = learn_rides_all.rows(_between(learn_rides_all, city.time_zone, None, params.learn_until))
-    asked = _asked(test_rides_all, free, city.time_zone, params)
+    tables = load_tables(base.graph, None)
+    return RoadRouter(base.graph, tables, replace(base.params, time_factor=1.0, terminal_s=0.0)), base.params.time_factor
+
+
+def _learned(lessons: TimedRides, free: RoadRouter, traffic: TrafficParams, time_zone: str, hour: int, steps: Steps) -> _Lesson:
+    """What do these rides teach of the traffic in this hour of the day?"""
     began_s = time.perf_counter()
-    starts, ends = free.snap(lessons.origins), free.snap(lessons.destinations)
-    lesson_free_s = free.pair_times_s(lessons.origins, lessons.destinations, 0).astype(np.float64)
-    good, _ = fit_to_learn(lessons, starts, ends, lesson_free_s)
+    free_s = free.pair_times_s(lessons.origins, lessons.destinations, 0).astype(np.float64)
+    good, _ = fit_to_learn(lessons, free.snap(lessons.origins), free.snap(lessons.destinations), free_s)
     taught = lessons.rows(good)
     starts, ends = free.snap(taught.origins), free.snap(taught.destinations)
-    patches = patches_of(graph)
-    traffic = TrafficParams(usual_slowness=own.time_factor)
-    knowledge = learn_rides(graph, patches, taught, starts, ends, city.time_zone, traffic, MemoryParams(), steps.begin)
-    hour = int(np.bincount(hours_of(asked.at_ms, city.time_zone)).argmax())
+    patches = patches_of(free.graph)
+    knowledge = learn_rides(free.graph, patches, taught, starts, ends, time_zone, traffic, MemoryParams(), steps.begin)
     beliefs = beliefs_in(knowledge, hour, patches, traffic)
-    present = graph.slowed(beliefs.slowness[patches.of_edge])
+    present = free.graph.slowed(beliefs.slowness[patches.of_edge])
     steps.begin("the tables of what was learned")
-    ours = RoadRouter(
-        present,
-        build_tables(present),
-        RoadParams(1.0, own.snap_limit_m, 1 / beliefs.leg_s_per_m, beliefs.terminal_s),
-    )
+    params = RoadParams(1.0, free.params.snap_limit_m, 1 / beliefs.leg_s_per_m, beliefs.terminal_s)
+    ours = RoadRouter(present, build_tables(present), params)
     learn_s = time.perf_counter() - began_s
-    steps.begin(f"{len(asked):,} rides")
-    predicted_s = ours.pair_times_s(asked.origins, asked.destinations, 0).astype(np.float64)
-    factor = float(np.median(taught.taken_s / np.maximum(lesson_free_s[good], 1.0)))
-    constant_s = factor * free.pair_times_s(asked.origins, asked.destinations, 0).astype(np.float64)
-    steps.begin("how long a question takes")
-    query_us = _query_us(ours, asked)
-    last_lesson_ms = int(taught.at_ms.max()) if params.learn_file.resolve() == params.test_file.resolve() else None
-    notebook.check("rides asked about", eta_faults(predicted_s, asked.taken_s, asked.at_ms, last_lesson_ms), len(asked))
-    off, constant_off = (each / asked.taken_s - 1.0 for each in (predicted_s, constant_s))
+    factor = float(np.median(taught.taken_s / np.maximum(free_s[good], 1.0)))
+    return _Lesson(ours, factor, len(taught), int(taught.at_ms.max()), learn_s)
+
+
+def _predicted(lesson: _Lesson, free: RoadRouter, asked: TimedRides) -> Predictions:
+    """How long are these rides said to take? Of each, nothing but its ends is looked at."""
+    learned_s, free_s = (
+        router.pair_times_s(asked.origins, asked.destinations, 0).astype(np.float64) for router in (lesson.ours, free)
+    )
+    return Predictions(learned_s, lesson.factor * free_s, asked.taken_s)
+
+
+def _judge(notebook: Notebook, predictions: Predictions) -> None:
+    """How far off are they?"""
+    taken_s = predictions.taken_s
+    off, constant_off = (each / taken_s - 1.0 for each in (predictions.predicted_s, predictions.constant_s))
     notebook.note(
         mdape=100 * percentile(np.abs(off), 50),
         bias=100 * float(off.mean()),
@@ -149,17 +194,9 @@ def _run(params: EtaParams, city: City, data_dir: Path, steps: Steps) -> tuple[R
         constant_mdape=100 * percentile(np.abs(constant_off), 50),
         constant_bias=100 * float(constant_off.mean()),
         constant_ape_p90=100 * percentile(np.abs(constant_off), 90),
-        constant_factor=factor,
-        error_p50_s=percentile(np.abs(predicted_s - asked.taken_s), 50),
-        error_p90_s=percentile(np.abs(predicted_s - asked.taken_s), 90),
-        rides=len(asked),
-        rides_learned=len(taught),
-        learn_s=learn_s,
-        query_us=query_us,
+        error_p50_s=percentile(np.abs(off) * taken_s, 50),
+        error_p90_s=percentile(np.abs(off) * taken_s, 90),
     )
-    report = notebook.report("eta", TARGETS, params)
-    shown = {name: value if isinstance(value, int) or value is None else str(value) for name, value in report.parameters.items()}
-    return replace(report, parameters=shown), Predictions(predicted_s, constant_s, asked.taken_s)
 
 
 def _asked(rides: TimedRides, free: RoadRouter, time_zone: str, params: EtaParams) -> TimedRides:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.accounting import eta_faults
-from benchmarks.eta import EtaParams
+from benchmarks.eta import EtaParams, run_eta
 from hexhail.cities import load_city
 from hexhail.cli.app import app
 from hexhail.kernel.settings import Settings
@@ -100,6 +100,30 @@ def test_the_same_file_by_another_name_is_the_same_file(tmp_path: Path) -> None:
     alias.symlink_to(rides)
     with pytest.raises(ValueError, match="learned from would be asked about"):
         EtaParams(rides, alias, None, time(12, 0), None, None)
+
+
+class Silent:
+    """Shows no steps."""
+
+    def begin(self, what: str) -> None:
+        """Nobody is told."""
+
+
+async def test_nothing_of_a_ride_but_its_ends_and_its_beginning_is_used(tmp_path: Path) -> None:
+    city = load_city("gridport", Settings())
+    learn, test = rides_file(tmp_path / "learn.csv", 200, 1), rides_file(tmp_path / "test.csv", 40, 2)
+    header, *rows = test.read_text(encoding="utf-8").splitlines()
+    other = tmp_path / "other.csv"
+    longer = [f"{row.rpartition(',')[0]},{1_000 + number}" for number, row in enumerate(rows)]
+    other.write_text("\n".join((header, *longer)) + "\n", encoding="utf-8")
+
+    said, said_of_longer = [
+        (await run_eta(EtaParams(learn, file, None, None, None, None), city, tmp_path, Silent()))[1] for file in (test, other)
+    ]
+
+    np.testing.assert_array_equal(said.predicted_s, said_of_longer.predicted_s)
+    np.testing.assert_array_equal(said.constant_s, said_of_longer.constant_s)
+    assert said.taken_s.tolist() != said_of_longer.taken_s.tolist()
 
 
 def test_a_leak_and_a_missing_time_are_faults() -> None:
