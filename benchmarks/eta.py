@@ -164,7 +164,7 @@ def _learned(lessons: TimedRides, free: RoadRouter, traffic: TrafficParams, time
     taught = lessons.rows(good)
     starts, ends = free.snap(taught.origins), free.snap(taught.destinations)
     patches = patches_of(free.graph)
-    knowledge = learn_rides(free.graph, patches, taught, starts, ends, time_zone, traffic, MemoryParams(), steps.begin)
+    knowledge = learn_rides(free, patches, taught, starts, ends, time_zone, traffic, MemoryParams(), steps.begin)
     beliefs = beliefs_in(knowledge, hour, patches, traffic)
     present = free.graph.slowed(beliefs.slowness[patches.of_edge])
     steps.begin("the tables of what was learned")

@@ -63,7 +63,8 @@ def router_for(
     Raises ValueError for unknown keys and unfit values; FileNotFoundError for a road file that is not there;
     RoutingFileError for one that cannot be used.
     """
-    rest = {key: value for key, value in table.items() if key != TRAFFIC}
+    table = _without_traffic(table)
+    rest = dict(table)
     kind = rest.pop("kind", None)
     if kind == "crow":
         if "time_zone" in rest:
@@ -96,19 +97,25 @@ def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:
 
 def sources_of(cities: Cities, settings: Settings) -> dict[CityId, RouterSource]:
     """Where each city's travel times come from. Raises as `routers_of`."""
-    sources: dict[CityId, RouterSource] = {
-        city_id: FixedSource(router) for city_id, router in routers_of(cities, settings).items()
-    }
-    for city in cities:
-        table = city.policies["routing"]
-        if table.get("kind") in ENGINE_KINDS:
-            sources[city.city_id] = engine_source(city.city_id, table, city.time_zone, sources[city.city_id])
-        elif TRAFFIC in table:
-            learned = learned_city(city, settings)
-            patches = len(patches_of(learned.router.free_flow))
-            clock = SystemClock(settings.clock_offset_ms)
-            sources[city.city_id] = PublishedSource(learned.router, learned.path, patches, clock)
-    return sources
+    return {city.city_id: _source_of(city, settings) for city in cities}
+
+
+def _source_of(city: City, settings: Settings) -> RouterSource:
+    table = city.policies["routing"]
+    own: RouterSource
+    if is_learned(city):
+        learned = learned_city(city, settings)
+        patches = len(patches_of(learned.router.free_flow))
+        own = PublishedSource(learned.router, learned.path, patches, SystemClock(settings.clock_offset_ms))
+    else:
+        own = FixedSource(router_for(table, city.time_zone, settings.data, settings.cache_dir / "routing"))
+    if table.get("kind") not in ENGINE_KINDS:
+        return own
+    return engine_source(city.city_id, _without_traffic(table), city.time_zone, own)
+
+
+def _without_traffic(table: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in table.items() if key != TRAFFIC}
 
 
 def is_learned(city: City) -> bool:

@@ -15,15 +15,13 @@ import numpy as np
 
 from hexhail.kernel.units import MS_PER_S
 from routing.knowledge import MemoryParams, beliefs_in, nothing_known, taught
-from routing.tables import build_tables
 from routing.traffic import Observations
-from routing.ways import fastest_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hexhail.kernel.units import Floats, Ints
-    from routing.graph import RoadGraph
+    from routing.joining import JoinedRouter
     from routing.knowledge import Knowledge
     from routing.patches import Patches
     from routing.road import Snapped
@@ -89,7 +87,7 @@ def fit_to_learn(rides: TimedRides, starts: Snapped, ends: Snapped, free_s: Floa
 
 
 def learn_rides(
-    graph: RoadGraph,
+    free: JoinedRouter,
     patches: Patches,
     rides: TimedRides,
     starts: Snapped,
@@ -113,8 +111,8 @@ def learn_rides(
     for number in range(PASSES):
         progress(f"ways, {number + 1} of {PASSES}")
         slowness = beliefs_in(knowledge, busiest, patches, params).slowness
-        present = graph.slowed(slowness[patches.of_edge])
-        way_first, edges = fastest_ways(present, build_tables(present), starts.nodes, ends.nodes)
+        present = free.with_slowness(slowness[patches.of_edge])
+        way_first, edges = present.ways(starts.nodes, ends.nodes)
         progress(f"traffic, {number + 1} of {PASSES}")
         whole = np.ones(len(rides), dtype=np.bool_)
         seen = Observations(patches.of_ways(way_first, edges), starts.gap_m + ends.gap_m, rides.taken_s, whole)

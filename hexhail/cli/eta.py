@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from benchmarks.eta import EtaParams, run_eta
-from benchmarks.eta_plot import draw_calibration
 from benchmarks.view import StepsView
 from hexhail.cities import load_city
 
@@ -90,6 +89,8 @@ def add_eta(
         with StepsView(console, "bench", params.steps) as steps:
             report, predictions = finish(_asked(params, city, settings, steps))
         if plot is not None:
+            from benchmarks.eta_plot import draw_calibration  # noqa: PLC0415 - no other command draws, and matplotlib is slow
+
             draw_calibration(predictions, plot)
             console.print(f"drawn to {plot}", soft_wrap=True)
         show(report, json_file, console)

@@ -24,7 +24,6 @@ from routing.published import router_in
 from routing.road import RoadRouter
 from routing.state_file import read_state, state_of, write_state
 from routing.tables import load_tables
-from routing.traffic_plot import draw_traffic
 from simulator.timed_rides import load_timed_rides
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.settings import Settings
     from routing.city import LearnedCity
+    from routing.joining import JoinedRouter
     from routing.learning import TimedRides
     from routing.state_file import TrafficState
 
@@ -67,7 +67,7 @@ def traffic_commands(settings_of: Callable[[Path | None], Settings], fail: Calla
         try:
             with console.status("reading the roads") as status:
                 found, known = _learned_city(city, settings)
-                free = _free_flow(found, known, settings)
+                free = _free_flow(known, settings)
                 status.update("reading the rides")
                 read, unread = load_timed_rides(rides, found.time_zone)
                 now_ms = SystemClock(settings.clock_offset_ms).now_ms()
@@ -91,6 +91,8 @@ def traffic_commands(settings_of: Callable[[Path | None], Settings], fail: Calla
         data_dir: _DataDir = None,
     ) -> None:
         """Draws the city's streets, coloured by how many times as long as on empty streets driving takes."""
+        from routing.traffic_plot import draw_traffic  # noqa: PLC0415 - no other command draws, and matplotlib is slow
+
         settings, console = settings_of(data_dir), Console()
         try:
             with console.status("reading the roads"):
@@ -119,17 +121,17 @@ def _learned_city(name: str | None, settings: Settings) -> tuple[City, LearnedCi
     return city, learned_city(city, settings)
 
 
-def _free_flow(city: City, known: LearnedCity, settings: Settings) -> RoadRouter:
+def _free_flow(known: LearnedCity, settings: Settings) -> JoinedRouter:
     """The city's streets as if nobody else drove there."""
     router = known.router
-    if not isinstance(router, RoadRouter):
-        raise ValueError(f"{city.city_id}: rides are learned from on networks small enough for tables only")  # noqa: TRY004
-    tables = load_tables(router.free_flow, settings.cache_dir / "routing")
-    return RoadRouter(router.free_flow, tables, replace(router.params, time_factor=1.0, terminal_s=0.0))
+    params = replace(router.params, time_factor=1.0, terminal_s=0.0)
+    if isinstance(router, RoadRouter):
+        return RoadRouter(router.free_flow, load_tables(router.free_flow, settings.cache_dir / "routing"), params)
+    return router.with_slowness(np.ones(router.free_flow.n_edges), params)
 
 
 def _learn(
-    city: City, known: LearnedCity, free: RoadRouter, rides: TimedRides, now_ms: int, progress: Callable[[str], None]
+    city: City, known: LearnedCity, free: JoinedRouter, rides: TimedRides, now_ms: int, progress: Callable[[str], None]
 ) -> tuple[TrafficState, TimedRides, dict[str, int]]:
     """What is thought as of now after these rides, those that it was learned from, and how many were left out, by reason."""
     params = known.params
@@ -139,7 +141,7 @@ def _learn(
     good, unfit = fit_to_learn(rides, starts, ends, free_s.astype(np.float64))
     used = rides.rows(good)
     starts, ends = free.snap(used.origins), free.snap(used.destinations)
-    knowledge = learn_rides(free.graph, patches, used, starts, ends, city.time_zone, params.traffic, params.memory, progress)
+    knowledge = learn_rides(free, patches, used, starts, ends, city.time_zone, params.traffic, params.memory, progress)
     hour = int(hours_of(np.array([now_ms]), city.time_zone)[0])
     beliefs = beliefs_in(knowledge, hour, patches, params.traffic)
     return state_of(known.router, patches, knowledge.aged(now_ms, params.memory), beliefs, 1), used, unfit

@@ -56,7 +56,7 @@ def test_the_citys_own_factor_is_no_part_of_free_flow(tmp_path: Path) -> None:
     routing = {**city.policies["routing"], "time_factor": 2.0, "terminal_s": 60.0}
     city = replace(city, policies={**city.policies, "routing": routing})
 
-    free = _free_flow(city, learned_city(city, settings), settings)
+    free = _free_flow(learned_city(city, settings), settings)
 
     edge, ends = 7, free.graph.places()[[free.graph.tail()[7], free.graph.head[7]]]
     assert free.pair_times_s(ends[:1], ends[1:], 0)[0] <= free.graph.time_s[edge] + 1e-3

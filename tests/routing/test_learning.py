@@ -53,7 +53,7 @@ def test_rides_not_learned_from_are_foretold() -> None:
     patches = patches_of(base.free_flow, 9)
     starts, ends = base.snap(lessons.origins), base.snap(lessons.destinations)
 
-    knowledge = learn_rides(base.free_flow, patches, lessons, starts, ends, ZONE, PARAMS, MEMORY)
+    knowledge = learn_rides(base, patches, lessons, starts, ends, ZONE, PARAMS, MEMORY)
 
     beliefs = beliefs_in(knowledge, 12, patches, PARAMS)
     slowness = beliefs.slowness[patches.of_edge]
@@ -88,7 +88,7 @@ def test_no_rides_teach_nothing_and_say_so() -> None:
     none = rides(3).rows(np.zeros(0, dtype=np.int64))
     snapped = base.snap(none.origins)
     with pytest.raises(ValueError, match="no rides to learn from"):
-        learn_rides(base.free_flow, patches_of(base.free_flow), none, snapped, snapped, ZONE, PARAMS, MEMORY)
+        learn_rides(base, patches_of(base.free_flow), none, snapped, snapped, ZONE, PARAMS, MEMORY)
 
 
 def test_hours_are_those_of_the_citys_day() -> None:
