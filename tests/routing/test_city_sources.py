@@ -32,7 +32,8 @@ def city_with(routing: Mapping[str, object]) -> City:
 
 async def source_of(routing: Mapping[str, object], folder: Path) -> RouterSource:
     settings = Settings(data_dir=folder, cache_dir=folder / "cache")
-    source = sources_of(Cities([city_with(routing)]), settings)["gridport"]
+    city = city_with(routing)
+    source = sources_of(Cities([city]), settings)[city.city_id]
     await source.aclose()
     return source
 
