@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hexhail.cities import load_city
-from hexhail.cli.app import app
-from hexhail.cli.traffic import _free_flow
+from hexhail.cli.app import _fail
+from hexhail.cli.traffic import _free_flow, traffic_commands
 from hexhail.kernel.settings import Settings
 from routing.city import learned_city
 from tests.benchmarks.test_eta import rides_file
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def typed(folder: Path, *words: str) -> tuple[int, str]:
-    done = CliRunner(env={"COLUMNS": "200", "HEXHAIL_CACHE_DIR": str(folder / "cache")}).invoke(app, ["traffic", *words])
+    def settings_of(data_dir: Path | None) -> Settings:
+        return Settings(data_dir=data_dir or folder, cache_dir=folder / "cache")
+
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(traffic_commands(settings_of, _fail), [*words])
     return done.exit_code, done.output
 
 
