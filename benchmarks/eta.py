@@ -19,8 +19,10 @@ from routing.city import router_for
 from routing.knowledge import MemoryParams, beliefs_in
 from routing.learning import fit_to_learn, hours_of, learn_rides
 from routing.patches import patches_of
-from routing.road import RoadParams, RoadRouter
-from routing.tables import build_tables, load_tables
+from routing.published import router_in
+from routing.road import RoadRouter
+from routing.state_file import state_of
+from routing.tables import load_tables
 from routing.traffic import TrafficParams
 from simulator.timed_rides import load_timed_rides
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from benchmarks.view import Steps
     from hexhail.cities import City
     from hexhail.kernel.units import Floats, Ints
+    from routing.joining import JoinedRouter
     from routing.learning import TimedRides
 
 CENSOR_RATIO: Final = 3.7
@@ -106,7 +109,7 @@ class _Lesson:
     last_ms : when the last of them began
     """
 
-    ours: RoadRouter
+    ours: JoinedRouter
     factor: float
     rides: int
     last_ms: int
@@ -159,19 +162,16 @@ def _free_flow(city: City, data_dir: Path) -> tuple[RoadRouter, float]:
 def _learned(lessons: TimedRides, free: RoadRouter, traffic: TrafficParams, time_zone: str, hour: int, steps: Steps) -> _Lesson:
     """What do these rides teach of the traffic in this hour of the day?"""
     began_s = time.perf_counter()
-    free_s = free.pair_times_s(lessons.origins, lessons.destinations, 0).astype(np.float64)
-    good, _ = fit_to_learn(lessons, free.snap(lessons.origins), free.snap(lessons.destinations), free_s)
+    good, _ = fit_to_learn(free, lessons)
     taught = lessons.rows(good)
-    starts, ends = free.snap(taught.origins), free.snap(taught.destinations)
     patches = patches_of(free.graph)
-    knowledge = learn_rides(free, patches, taught, starts, ends, time_zone, traffic, MemoryParams(), steps.begin)
+    knowledge = learn_rides(free, patches, taught, time_zone, traffic, MemoryParams(), steps.begin)
     beliefs = beliefs_in(knowledge, hour, patches, traffic)
-    present = free.graph.slowed(beliefs.slowness[patches.of_edge])
     steps.begin("the tables of what was learned")
-    params = RoadParams(1.0, free.params.snap_limit_m, 1 / beliefs.leg_s_per_m, beliefs.terminal_s)
-    ours = RoadRouter(present, build_tables(present), params)
+    ours = router_in(free, state_of(free, patches, knowledge, beliefs, 1))
     learn_s = time.perf_counter() - began_s
-    factor = float(np.median(taught.taken_s / np.maximum(free_s[good], 1.0)))
+    free_s = free.pair_times_s(taught.origins, taught.destinations, 0).astype(np.float64)
+    factor = float(np.median(taught.taken_s / np.maximum(free_s, 1.0)))
     return _Lesson(ours, factor, len(taught), int(taught.at_ms.max()), learn_s)
 
 
@@ -229,7 +229,7 @@ def _moment_ms(rides: TimedRides, time_zone: str, local: time_of_day) -> int:
     return round(datetime.combine(day, local, zone).timestamp() * MS_PER_S)
 
 
-def _query_us(router: RoadRouter, rides: TimedRides) -> float:
+def _query_us(router: JoinedRouter, rides: TimedRides) -> float:
     rows = np.arange(len(rides))
     took_s = []
     for call in range(_CALLS):

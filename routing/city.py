@@ -87,16 +87,13 @@ def router_for(
     return RoadRouter(graph, load_tables(graph, cache_dir), road, cache_dir)
 
 
-def routers_of(cities: Cities, settings: Settings) -> dict[CityId, Router]:
-    """Each city's router, as its file describes it. Raises what `router_for` raises, all of it ValueError or OSError."""
-    return {
-        city.city_id: router_for(city.policies["routing"], city.time_zone, settings.data, settings.cache_dir / "routing")
-        for city in cities
-    }
+def router_of(city: City, settings: Settings) -> Router:
+    """A city's router, as its file describes it. Raises what `router_for` raises, all of it ValueError or OSError."""
+    return router_for(city.policies["routing"], city.time_zone, settings.data, settings.cache_dir / "routing")
 
 
 def sources_of(cities: Cities, settings: Settings) -> dict[CityId, RouterSource]:
-    """Where each city's travel times come from. Raises as `routers_of`."""
+    """Where each city's travel times come from. Raises as `router_of`."""
     return {city.city_id: _source_of(city, settings) for city in cities}
 
 
@@ -108,7 +105,7 @@ def _source_of(city: City, settings: Settings) -> RouterSource:
         patches = len(patches_of(learned.router.free_flow))
         own = PublishedSource(learned.router, learned.path, patches, SystemClock(settings.clock_offset_ms))
     else:
-        own = FixedSource(router_for(table, city.time_zone, settings.data, settings.cache_dir / "routing"))
+        own = FixedSource(router_of(city, settings))
     if table.get("kind") not in ENGINE_KINDS:
         return own
     return engine_source(city.city_id, _without_traffic(table), city.time_zone, own)
@@ -132,7 +129,7 @@ def learned_city(city: City, settings: Settings) -> LearnedCity:
     section = table.get(TRAFFIC)
     if not isinstance(section, dict):
         raise ValueError(f"{city.city_id}: routing.{TRAFFIC} is {section!r}, not a section")  # noqa: TRY004 - a file's fault
-    router = router_for(table, city.time_zone, settings.data, settings.cache_dir / "routing")
+    router = router_of(city, settings)
     if not isinstance(router, JoinedRouter):
         problem = f"traffic is learned on roads, and {table.get('kind')} has none"
         raise ValueError(f"{city.city_id}: routing.{TRAFFIC}: {problem}")  # noqa: TRY004 - a file's fault

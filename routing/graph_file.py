@@ -12,19 +12,21 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from hexhail.kernel.units import MS_PER_S
 from routing.bends import Bends
+from routing.cache_files import write_file
 from routing.graph import MM_PER_M, RoadGraph
 from routing.road_files import GraphReport, RoutingFileError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
     import numpy.typing as npt
 
     from hexhail.kernel.units import Floats
@@ -68,16 +70,13 @@ def write_graph_file(path: Path, graph: RoadGraph, report: GraphReport) -> None:
     body = b"".join((head, *parts))
     front = _FRONT.pack(MAGIC, FORMAT, len(head), _FRONT.size + len(body), _digest(body))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(front)
-            file.write(body)
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+
+    def write(file: BinaryIO) -> None:
+        file.write(front)
+        file.write(body)
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
+
+    write_file(path, write)
 
 
 def read_graph_file(path: Path) -> tuple[RoadGraph, GraphReport]:

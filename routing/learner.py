@@ -116,7 +116,7 @@ class Learner:
         )
         self._present = base
         self._numbers: dict[str, int] = {}
-        self._free: list[int] = []
+        self._unused: list[int] = []
         self._anchors = Anchors.none()
         self._stretches: list[Stretches] = []
         self.learned_from = 0
@@ -217,14 +217,14 @@ class Learner:
     def _number_of(self, driver_id: str) -> int:
         number = self._numbers.get(driver_id)
         if number is None:
-            number = self._free.pop() if self._free else len(self._numbers)
+            number = self._unused.pop() if self._unused else len(self._numbers)
             self._numbers[driver_id] = number
         return number
 
     def _forget(self, driver_ids: list[str]) -> None:
         gone = [self._numbers.pop(driver_id) for driver_id in driver_ids if driver_id in self._numbers]
         if gone:
-            self._free += gone
+            self._unused += gone
             self._anchors = self._anchors.without(np.array(gone, dtype=np.int64))
 
     def _clear_tables(self) -> None:

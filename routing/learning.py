@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from routing.joining import JoinedRouter
     from routing.knowledge import Knowledge
     from routing.patches import Patches
-    from routing.road import Snapped
     from routing.traffic import TrafficParams
 
 PASSES: Final = 3
@@ -65,11 +64,10 @@ class TimedRides:
         return TimedRides(self.origins[rows], self.destinations[rows], self.at_ms[rows], self.taken_s[rows])
 
 
-def fit_to_learn(rides: TimedRides, starts: Snapped, ends: Snapped, free_s: Floats) -> tuple[Ints, dict[str, int]]:
-    """Which rides can teach something (int64[k]), and how many cannot, by reason?
-
-    free_s : float64[n], free flow between the ends; inf where no way leads
-    """
+def fit_to_learn(free: JoinedRouter, rides: TimedRides) -> tuple[Ints, dict[str, int]]:
+    """Which rides can teach something (int64[k]), and how many cannot, by reason? `free` is the router of free flow."""
+    starts, ends = free.snap(rides.origins), free.snap(rides.destinations)
+    free_s = free.pair_times_s(rides.origins, rides.destinations, 0).astype(np.float64)
     reasons = (
         ("no_end", ~np.isfinite(rides.taken_s)),
         ("off_network", ~np.isfinite(starts.gap_m + ends.gap_m)),
@@ -90,8 +88,6 @@ def learn_rides(
     free: JoinedRouter,
     patches: Patches,
     rides: TimedRides,
-    starts: Snapped,
-    ends: Snapped,
     time_zone: str,
     params: TrafficParams,
     memory: MemoryParams,
@@ -104,6 +100,7 @@ def learn_rides(
     """
     if not len(rides):
         raise ValueError("there are no rides to learn from")
+    starts, ends = free.snap(rides.origins), free.snap(rides.destinations)
     hours = hours_of(rides.at_ms, time_zone)
     busiest = int(np.bincount(hours).argmax())
     first = replace(nothing_known(patches, int(rides.at_ms.max())), terminal_s=FIRST_TERMINAL_S)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hexhail.cities import CityError, load_city, policy_of
-from routing.city import router_for
+from routing.city import router_of
 from routing.joining import JoinedRouter
 from simulator.gridport import default_shock, grid_requests
 from simulator.params import SimulatorParams
@@ -64,7 +64,7 @@ def town_of(wish: Wish, settings: Settings) -> Town:
     params = policy_of(city, "simulator", SimulatorParams)
     if wish.start is not None:
         params = replace(params, start=wish.start)
-    router = router_for(city.policies["routing"], city.time_zone, settings.data, settings.cache_dir / "routing")
+    router = router_of(city, settings)
     minutes = params.minutes if wish.minutes is None else wish.minutes
     drivers = wish.drivers or params.drivers
     if params.source == "synthetic" and wish.requests_file is None:

@@ -136,12 +136,9 @@ def _learn(
     """What is thought as of now after these rides, those that it was learned from, and how many were left out, by reason."""
     params = known.params
     patches = patches_of(free.graph)
-    starts, ends = free.snap(rides.origins), free.snap(rides.destinations)
-    free_s = free.pair_times_s(rides.origins, rides.destinations, 0)
-    good, unfit = fit_to_learn(rides, starts, ends, free_s.astype(np.float64))
+    good, unfit = fit_to_learn(free, rides)
     used = rides.rows(good)
-    starts, ends = free.snap(used.origins), free.snap(used.destinations)
-    knowledge = learn_rides(free, patches, used, starts, ends, city.time_zone, params.traffic, params.memory, progress)
+    knowledge = learn_rides(free, patches, used, city.time_zone, params.traffic, params.memory, progress)
     hour = int(hours_of(np.array([now_ms]), city.time_zone)[0])
     beliefs = beliefs_in(knowledge, hour, patches, params.traffic)
     return state_of(known.router, patches, knowledge.aged(now_ms, params.memory), beliefs, 1), used, unfit

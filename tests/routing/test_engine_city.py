@@ -11,7 +11,7 @@ import pytest
 
 from hexhail.cities import Cities, load_city
 from hexhail.kernel.settings import Settings
-from routing.city import router_for, routers_of, sources_of
+from routing.city import router_for, router_of, sources_of
 from routing.crow import CrowRouter
 from routing.engine import EngineSource
 from routing.road import RoadRouter
@@ -50,7 +50,7 @@ async def test_a_citys_source_asks_its_engine_and_its_router_is_the_fallback(
 
     assert isinstance(source, EngineSource)
     assert answered.value[0, 0] == pytest.approx(130)
-    assert isinstance(routers_of(Cities([city]), settings)[city.city_id], CrowRouter)
+    assert isinstance(router_of(city, settings), CrowRouter)
 
 
 def test_the_fallback_may_be_any_router_of_this_process(tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ PARAMS = LearnerParams(publish_period_s=60.0, fewest_stretches=5, traffic=Traffi
 
 
 @cache
-def base_of(folder: str) -> RoadRouter:
+def base() -> RoadRouter:
     graph = grid_graph(GRID)
     return RoadRouter(graph, build_tables(graph), RoadParams(time_factor=2.0), tables_dir=None)
 
 
 def router(folder: Path) -> RoadRouter:
-    known = base_of("")
+    known = base()
     own = RoadRouter(known.graph, known._tables, known.params)
     own.tables_dir = folder
     return own
@@ -99,7 +99,7 @@ async def taught(folder: Path, clock: ManualClock, minutes: int = 6) -> Learner:
 
 
 async def time_across(source: PublishedSource) -> tuple[float, str]:
-    nodes = base_of("").graph.places()
+    nodes = base().graph.places()
     answered = await source.ask(lambda each: each.pair_times_s(nodes[:1], nodes[-1:], 0))
     return float(answered.value[0]), answered.version
 

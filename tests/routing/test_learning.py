@@ -51,9 +51,8 @@ def test_rides_not_learned_from_are_foretold() -> None:
     base = free_flow()
     lessons, asked = rides(1_500), rides(400, seed=2)
     patches = patches_of(base.free_flow, 9)
-    starts, ends = base.snap(lessons.origins), base.snap(lessons.destinations)
 
-    knowledge = learn_rides(base, patches, lessons, starts, ends, ZONE, PARAMS, MEMORY)
+    knowledge = learn_rides(base, patches, lessons, ZONE, PARAMS, MEMORY)
 
     beliefs = beliefs_in(knowledge, 12, patches, PARAMS)
     slowness = beliefs.slowness[patches.of_edge]
@@ -75,9 +74,8 @@ def test_what_cannot_teach_is_counted_by_its_first_reason() -> None:
     destinations[1] = origins[1]
     taken_s[2], taken_s[3], taken_s[4] = np.nan, 59.0, 90_000.0
     odd = TimedRides(origins, destinations, some.at_ms, taken_s)
-    free_s = base.pair_times_s(origins, destinations, 0).astype(np.float64)
 
-    good, dropped = fit_to_learn(odd, base.snap(origins), base.snap(destinations), free_s)
+    good, dropped = fit_to_learn(base, odd)
 
     assert good.tolist() == [5, 6]
     assert dropped == {"off_network": 1, "no_trip": 1, "no_end": 1, "too_short": 1, "too_long": 1}
@@ -86,9 +84,8 @@ def test_what_cannot_teach_is_counted_by_its_first_reason() -> None:
 def test_no_rides_teach_nothing_and_say_so() -> None:
     base = free_flow()
     none = rides(3).rows(np.zeros(0, dtype=np.int64))
-    snapped = base.snap(none.origins)
     with pytest.raises(ValueError, match="no rides to learn from"):
-        learn_rides(base, patches_of(base.free_flow), none, snapped, snapped, ZONE, PARAMS, MEMORY)
+        learn_rides(base, patches_of(base.free_flow), none, ZONE, PARAMS, MEMORY)
 
 
 def test_hours_are_those_of_the_citys_day() -> None:
