@@ -10,7 +10,8 @@ from scipy.spatial import Delaunay
 
 from hexhail.kernel import geo
 from hexhail.kernel.randomness import generator
-from routing.graph import graph_of_edges, largest_component
+from routing.components import largest_component
+from routing.graph import graph_of_edges
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats, Ints

@@ -14,7 +14,8 @@ import numpy as np
 
 from hexhail.kernel import geo
 from routing.bends import Bends, places_e7, ragged
-from routing.graph import graph_of_edges, strong_labels
+from routing.components import strong_labels
+from routing.graph import graph_of_edges
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats, Ints

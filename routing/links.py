@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from routing.car_tags import MAX_SPEED_KMH
-from routing.graph import graph_of_edges, largest_component
+from routing.components import largest_component
+from routing.graph import graph_of_edges
 from routing.road_files import GraphReport, RoutingFileError
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ async def with_slowness_beside(
 ) -> JoinedRouter:
     """What `base.with_slowness` gives, while this process goes on answering.
 
-    Tables are made by a process of its own, since the searches would not let other threads run; here they are only mapped.
+    Tables are made by a process of its own, since the work would hold up other threads; here they are only mapped.
     Tables of older states are removed. A hierarchy takes its traffic in a thread, which does let others run. So do tables where
     the router has no folder for them; those stop everybody meanwhile.
 

@@ -7,10 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from hexhail.kernel.units import MS_PER_S
+from routing.all_pairs import all_pairs
 from routing.cache_files import one_at_a_time, write_file
 from routing.graph import MM_PER_M, RoadGraph
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from hexhail.kernel.units import Floats, Ints
+    from hexhail.kernel.units import Bools, Floats
     from routing.model import Floats32
 
 MAX_NODES = 10_000
@@ -28,7 +27,8 @@ LENGTH_BITS = 29
 TIME_BITS = 24
 LAYOUT = 1
 """The number of the cache files' format: another format, another name."""
-BLOCK = 128
+BLOCK = 16
+"""Rows that are unpacked at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,13 +50,13 @@ class Tables:
 
 
 def build_tables(graph: RoadGraph) -> Tables:
-    """The tables of a graph, from a Dijkstra for each node that more than one edge leads to.
+    """The tables of a graph.
 
     Time and length travel in one number: milliseconds above, millimetres in the lower 29 bits, exact in a float64 below
     2**53. So the way found is the fastest, of equally fast ones the shortest, and both sums are read from one result.
 
     Raises ValueError for a graph too large for a table, or with ways too long for that number (4.6 h or 536 km).
-    Source: Dijkstra 1959 (scipy); the packing is our choice.
+    Source: `all_pairs`; the packing is our choice.
     """
     return _tables_of(_stacked(graph))
 
@@ -116,50 +116,31 @@ def _stacked(graph: RoadGraph) -> Floats32:
     n = graph.n_nodes
     if n > MAX_NODES:
         raise ValueError(f"the graph has {n} nodes: all-pairs tables hold at most {MAX_NODES}")
-    stacked = np.empty((2, n, n), dtype=np.float32)
     time_ms, length_mm = np.rint(graph.time_s * MS_PER_S), np.rint(graph.length_m * MM_PER_M)
     packed = time_ms * 2.0**LENGTH_BITS + length_mm
-    towards = csr_array((packed, graph.head, graph.first_edge), shape=(n, n)).T.tocsr()
     top_speed = float((length_mm / time_ms).max(initial=0.0))
-    before, last_edge = _only_ways_in(graph)
-    searched = np.flatnonzero(before < 0)
-    follow = np.argsort(before, kind="stable")[len(searched) :]
-    for begin in range(0, len(searched), BLOCK):
-        nodes = searched[begin : begin + BLOCK]
-        ways = np.asarray(dijkstra(towards, indices=nodes))
-        _unpack(ways, nodes, stacked, top_speed)
-        low, high = np.searchsorted(before[follow], (nodes[0], nodes[-1] + 1))
-        after = follow[low:high]
-        if len(after):
-            ways = ways[np.searchsorted(nodes, before[after])] + packed[last_edge[after], None]
-            ways[np.arange(len(after)), after] = 0.0
-            _unpack(ways, after, stacked, top_speed)
+    ways = all_pairs(n, graph.tail(), graph.head, packed)
+    stacked = np.empty((2, n, n), dtype=np.float32)
+    for begin in range(0, n, BLOCK):
+        rows = np.arange(begin, min(begin + BLOCK, n))
+        _unpack(ways.towards(rows), stacked[:, rows[0] : rows[-1] + 1], top_speed)
     return stacked
 
 
-def _only_ways_in(graph: RoadGraph) -> tuple[Ints, Ints]:
-    """From which node alone does one come to each node, and by which edge? int64[n_nodes] twice, -1 where there are others.
-
-    Such a node needs no search: all come by the node before it, whose row is a search's. A fifth of Manhattan's nodes.
-    """
-    into = np.bincount(graph.head, minlength=graph.n_nodes)
-    edge = np.full(graph.n_nodes, -1, dtype=np.int64)
-    edge[graph.head] = np.arange(graph.n_edges)
-    before = np.where(into == 1, graph.tail()[edge] if graph.n_edges else -1, -1).astype(np.int64)
-    alone = (before >= 0) & (into[before] != 1)
-    return np.where(alone, before, -1), edge
-
-
-def _unpack(ways: Floats, rows: Ints, stacked: Floats32, top_speed: float) -> None:
-    """The searches' numbers as the tables' rows. Raises ValueError for ways too long for them."""
-    reached = np.isfinite(ways)
-    longest_ms = float(ways.max(initial=0.0, where=reached)) / 2.0**LENGTH_BITS
+def _unpack(ways: Floats, rows: Floats32, top_speed: float) -> None:
+    """The ways' numbers as rows of both tables. Raises ValueError for ways too long for them."""
+    whole_ms = np.floor(ways / 2.0**LENGTH_BITS)
+    longest_ms = float(whole_ms.max(initial=0.0))
+    reached: Bools | bool = True
+    if longest_ms == np.inf:
+        reached = np.isfinite(whole_ms)
+        longest_ms = float(whole_ms.max(initial=0.0, where=reached))
     if longest_ms >= 2**TIME_BITS or longest_ms * top_speed >= 2**LENGTH_BITS:
         raise ValueError(f"the graph has ways of {longest_ms / 3_600_000:.1f} h: too long for all-pairs tables")
-    whole_ms = np.floor(ways / 2.0**LENGTH_BITS)
-    stacked[0, rows] = whole_ms / MS_PER_S
-    np.subtract(ways, whole_ms * 2.0**LENGTH_BITS, out=whole_ms, where=reached)
-    stacked[1, rows] = whole_ms / MM_PER_M
+    np.divide(whole_ms, MS_PER_S, out=rows[0], casting="same_kind")
+    whole_ms *= 2.0**LENGTH_BITS
+    np.subtract(ways, whole_ms, out=ways, where=reached)
+    np.divide(ways, MM_PER_M, out=rows[1], casting="same_kind")
 
 
 def _tables_of(stacked: Floats32) -> Tables:

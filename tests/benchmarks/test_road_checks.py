@@ -10,7 +10,7 @@ import pytest
 from benchmarks.metropolis import metropolis
 from benchmarks.road_checks import Roads, route_faults, trip_faults
 from hexhail.kernel import geo
-from routing.graph import component_labels
+from routing.components import component_labels
 from routing.joining import RoadParams
 from routing.model import Route
 from routing.road import RoadRouter

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from hexhail.kernel import geo
 from routing.chains import Joined, Segments, cut_at, join, strong_part, unite
-from routing.graph import component_labels
+from routing.components import component_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

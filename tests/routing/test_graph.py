@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.graph import RoadGraph, component_labels, graph_of_edges, largest_component
+from routing.components import component_labels, largest_component
+from routing.graph import RoadGraph, graph_of_edges
 from routing.grid import GridParams, grid_graph
 
 GRID = GridParams(40.5, -74.0, rows=6, columns=7)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from routing.bends import Bends
 from routing.city import router_for
-from routing.graph import RoadGraph, largest_component
+from routing.components import largest_component
+from routing.graph import RoadGraph
 from routing.graph_file import FORMAT, write_graph_file
 from routing.grid import GridParams, grid_graph
 from routing.loaders import GraphReport, RoadFormat, RoutingFileError, format_of, load_road_graph

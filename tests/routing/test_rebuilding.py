@@ -37,7 +37,7 @@ def tables_in(folder: Path) -> list[Path]:
 async def test_tables_are_made_by_another_process_and_only_mapped_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = RoadRouter(GRAPH, load_tables(GRAPH, tmp_path), RoadParams(), tmp_path)
     expected = RoadRouter(GRAPH, load_tables(GRAPH, None), RoadParams()).with_slowness(SLOWNESS, OTHER)
-    monkeypatch.delattr(tables, "dijkstra")
+    monkeypatch.delattr(tables, "all_pairs")
 
     made = await with_slowness_beside(base, SLOWNESS, OTHER)
 

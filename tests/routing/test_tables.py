@@ -32,7 +32,7 @@ def test_cached_tables_are_the_computed_ones_and_mapped(tmp_path: Path) -> None:
 
 def test_only_the_first_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_tables(GRAPH, tmp_path)
-    monkeypatch.delattr(under_test, "dijkstra")
+    monkeypatch.delattr(under_test, "all_pairs")
 
     load_tables(GRAPH, tmp_path)
 
