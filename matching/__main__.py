@@ -119,7 +119,9 @@ async def running(
         location = GrpcLocation(await stack.enter_async_context(peer_channel(location_address)), token)
         pricing = GrpcPricing(await stack.enter_async_context(peer_channel(pricing_address)), token)
 
-        store = PostgresStore(pool, cities, encode_ride_events, encode_driver_event)
+        store = PostgresStore(
+            pool, cities, encode_ride_events, encode_driver_event, {city_id: p.records for city_id, p in params.items()}
+        )
         claims = wrap_claims(RedisClaims(redis, cities, clock))
         sessions = RedisSessions(redis, cities, clock, worker_id)
         notices = Notices(redis, cities, clock, worker_id)

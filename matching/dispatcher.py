@@ -184,7 +184,9 @@ class Dispatcher:
         if (await self._drivers.driver(city_id, driver_id)).online:
             return  # an old request repeated: the driver has come back since
         for _, offer in await self._rides.live_offers(city_id, driver_id, ()):
-            await self._changer.change(self._ride_of_offer(offer.offer_id, driver_id), OfferDeclined(offer.offer_id), actor)
+            await self._changer.change(
+                self._ride_of_offer(offer.offer_id, driver_id), OfferDeclined(offer.offer_id, by_driver=False), actor
+            )
         await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
 
     async def _set_online(

@@ -138,4 +138,5 @@ def _candidates_ranked(ride: Ride, consideration: Consideration) -> event_pb2.Ca
         complete=consideration.complete,
         as_of_ms=consideration.as_of_ms,
         travel_times_fell_back=consideration.travel_times_fell_back,
+        idle_s=np.rint(candidates.idle_s).astype(np.uint32).tolist(),
     )

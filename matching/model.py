@@ -263,9 +263,13 @@ class OfferAccepted:
 
 @dataclass(frozen=True, slots=True)
 class OfferDeclined:
-    """The driver does not want the ride."""
+    """The driver does not want the ride.
+
+    by_driver : it said so of this offer, so it has seen it; not so of one that was declined for it when it went offline
+    """
 
     offer_id: str
+    by_driver: bool = True
     kind = Happening.OFFER_DECLINED
 
 

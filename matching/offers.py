@@ -222,7 +222,8 @@ def _offer_declined(ride: Ride, event: OfferDeclined, now_ms: int, params: Offer
     if offer.state is not OfferState.LIVE:
         return Decision(ride)
     fact = Fact(FactKind.OFFER_DECLINED, offer.driver_id, (offer.offer_id,))
-    after = replace(ride, offers=_with(ride.offers, replace(offer, state=OfferState.DECLINED)))
+    shown_at_ms = offer.shown_at_ms or (now_ms if event.by_driver else 0)
+    after = replace(ride, offers=_with(ride.offers, replace(offer, state=OfferState.DECLINED, shown_at_ms=shown_at_ms)))
     if not after.live_offers():
         after = replace(after, state=RideState.SEARCHING, next_deadline_ms=now_ms)
     return Decision(after, (fact,))

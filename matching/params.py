@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from matching.offers import OfferParams
 from matching.ranking import RankingParams
+from matching.records import RecordParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +31,5 @@ class MatchingParams:
     offers: OfferParams = field(default_factory=OfferParams)
     ranking: RankingParams = field(default_factory=RankingParams)
     search: SearchParams = field(default_factory=SearchParams)
+    records: RecordParams = field(default_factory=RecordParams)
     tracking_period_s: float = 3.0

@@ -33,19 +33,27 @@ RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 SET_ONLINE = f"""
-UPDATE matching.drivers d SET online = $3, version = {_NEXT_VERSION}, updated_at_ms = $4
+UPDATE matching.drivers d SET online = $3, version = {_NEXT_VERSION}, updated_at_ms = $4,
+       free_since_ms = CASE WHEN $3 AND NOT d.online THEN $4 ELSE d.free_since_ms END
  WHERE d.city_id = $1 AND d.driver_id = $2 AND NOT (d.suspended AND $3)
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
+# `Step` of matching/records.py, which says what the values are.
+_RECORD_STEP = """
+       shown_milli = round(d.shown_milli * $4::float8)::bigint + $5,
+       accepted_milli = GREATEST(0, round(d.accepted_milli * $4::float8)::bigint + $6)
+"""
+
 # A driver who accepts must still be online: going offline at the same moment is decided by this row's lock.
 TOUCH_ACCEPTING_DRIVER = f"""
-UPDATE matching.drivers d SET version = {_NEXT_VERSION}, offers_accepted = d.offers_accepted + 1, updated_at_ms = $3
+UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, {_RECORD_STEP}
  WHERE d.city_id = $1 AND d.driver_id = $2 AND d.online AND NOT d.suspended
 """  # noqa: S608 - constants only
 
 TOUCH_RELEASED_DRIVER = f"""
-UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3 WHERE d.city_id = $1 AND d.driver_id = $2
+UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, free_since_ms = $3
+ WHERE d.city_id = $1 AND d.driver_id = $2
 """  # noqa: S608 - constants only
 
 ANY_ASSIGNED = """
@@ -53,9 +61,10 @@ SELECT EXISTS (SELECT 1 FROM matching.assignments
                 WHERE city_id = $1 AND driver_id = ANY($2) AND released_at_ms IS NULL)
 """
 
-COUNT_SHOWN = """
-UPDATE matching.drivers SET offers_shown = offers_shown + 1 WHERE city_id = $1 AND driver_id = ANY($2)
-"""
+# $3 only keeps the numbers of the step's values where the statement above has them.
+RECORD_ANSWER = f"""
+UPDATE matching.drivers d SET {_RECORD_STEP} WHERE d.city_id = $1 AND d.driver_id = ANY($2) AND $3::bigint IS NOT NULL
+"""  # noqa: S608 - constants only
 
 # One statement is one snapshot: a ride and its offers are never of two versions.
 _RIDE_WITH_OFFERS = """

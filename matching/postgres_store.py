@@ -13,11 +13,12 @@ from hexhail.kernel.geo import Place
 from hexhail.kernel.units import MS_PER_S
 from matching import postgres_statements as sql
 from matching.model import FactKind, Offer, OfferState, Ride
+from matching.records import Answer, RecordParams, answers, step
 from matching.rows import driver_of, offer_of, ride_body, ride_of
 from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hexhail.cities import Cities
     from hexhail.kernel.ids import CityId
@@ -79,12 +80,18 @@ class PostgresStore:
     """Rides and drivers."""
 
     def __init__(
-        self, pool: Pool, cities: Cities, encode_ride_events: EncodeRideEvents, encode_driver_event: EncodeDriverEvent
+        self,
+        pool: Pool,
+        cities: Cities,
+        encode_ride_events: EncodeRideEvents,
+        encode_driver_event: EncodeDriverEvent,
+        records: Mapping[CityId, RecordParams] | None = None,
     ) -> None:
         self._pool = pool
         self._city_ids = [city.city_id for city in cities]
         self._encode_ride_events = encode_ride_events
         self._encode_driver_event = encode_driver_event
+        self._records = records or {city.city_id: RecordParams() for city in cities}
         self.counts = StoreCounts()
 
     async def ride(self, ride_id: str) -> Ride:
@@ -161,10 +168,7 @@ class PostgresStore:
         asked = [offer.driver_id for offer in changed if offer.state is OfferState.LIVE]
         if asked and await connection.fetchval(sql.ANY_ASSIGNED, ride.city_id, asked):
             raise Conflict("a driver to be asked has accepted another ride meanwhile")
-        shown = [f.driver_id for f in change.decision.facts if f.kind is FactKind.OFFER_SHOWN]
-        if shown:
-            await connection.execute(sql.COUNT_SHOWN, ride.city_id, shown)
-        touched = await _change_assignments(connection, change)
+        touched = await self._change_drivers(connection, change)
         events = self._encode_ride_events(change)
         await connection.executemany(
             sql.INSERT_EVENT,
@@ -176,6 +180,18 @@ class PostgresStore:
         if not touched:
             return []
         return [driver_of(row) for row in await connection.fetch(sql.DRIVERS, ride.city_id, touched)]
+
+    async def _change_drivers(self, connection: Connection, change: Change) -> list[str]:
+        """Assignments and records, as the change leaves them; the drivers whose state is another one."""
+        ride, params = change.decision.ride, self._records[change.decision.ride.city_id]
+        given: dict[Answer, list[str]] = {}
+        for driver_id, answer in answers(change.before, ride):
+            given.setdefault(answer, []).append(driver_id)
+        given.pop(Answer.ACCEPTED, None)  # counted where the driver is bound to the ride
+        for answer, driver_ids in given.items():
+            values = _step_values(answer, params)
+            await connection.execute(sql.RECORD_ANSWER, ride.city_id, driver_ids, ride.updated_at_ms, *values)
+        return await _change_assignments(connection, change, params)
 
     async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:
         """Rides (or this one) whose deadline has come and that no other worker has in hand. Raises STORE_UNAVAILABLE."""
@@ -300,11 +316,19 @@ class PostgresStore:
         return driver
 
 
-async def _change_assignments(connection: Connection, change: Change) -> list[str]:
+def _step_values(answer: Answer, params: RecordParams) -> tuple[float, int, int]:
+    change = step(answer, params)
+    return change.keep, change.shown_gain_milli, change.accepted_gain_milli
+
+
+async def _change_assignments(connection: Connection, change: Change, records: RecordParams) -> list[str]:
     ride, touched = change.decision.ride, []
+    accepted = _step_values(Answer.ACCEPTED, records)
     for fact in change.decision.facts:
         if fact.kind is FactKind.ASSIGNMENT_BEGAN:
-            done = await connection.execute(sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms)
+            done = await connection.execute(
+                sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms, *accepted
+            )
             if done != "UPDATE 1":
                 row = await connection.fetchrow(sql.DRIVERS, ride.city_id, [fact.driver_id])
                 suspended = row is not None and row["suspended"]

@@ -24,6 +24,7 @@ class Candidates:
     acceptance_milli : int64[n], 0 to 1,000
     heading_deg : float64[n], clockwise from north; nan where unknown
     bearing_deg : float64[n], from the driver to the pickup
+    idle_s : float64[n], how long the driver has been free: since going online, or since its last ride let go of it; 0 on a ride
     """
 
     driver_ids: tuple[str, ...]
@@ -33,6 +34,7 @@ class Candidates:
     acceptance_milli: Ints
     heading_deg: Floats
     bearing_deg: Floats
+    idle_s: Floats
 
     def __len__(self) -> int:
         """How many."""
@@ -52,13 +54,19 @@ class RankingParams:
     policy: str = "classic"
     heading_tolerance_deg: float = 45.0
     """Moving toward the pickup means: within this of the bearing to it. Our choice; M2 of docs/sources.md does not say."""
+    idle_bonus_milli_per_min: int = 0
+    """Fairness: what a minute without a ride adds to the score, whatever the policy, in thousandths of its own unit."""
+    idle_bonus_cap_min: float = 30.0
+    """More minutes than these add nothing, so that nobody is sent for across the town for having waited."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a policy that is not there."""
+        """Raises ValueError for a policy that is not there, or a bonus that would punish."""
         if self.policy not in POLICIES:
             raise ValueError(f"policy {self.policy!r} is not among {', '.join(sorted(POLICIES))}")
         if not 0 < self.heading_tolerance_deg <= 180:
             raise ValueError("heading_tolerance_deg must be above 0 and at most 180")
+        if self.idle_bonus_milli_per_min < 0 or self.idle_bonus_cap_min < 0:
+            raise ValueError("idle_bonus_milli_per_min and idle_bonus_cap_min must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class RankingPolicy(Protocol):
 def rank(candidates: Candidates, params: RankingParams) -> Ranking:
     """In which order are these drivers asked? Best score first; equal scores by id."""
     parts = POLICIES[params.policy](candidates, params)
+    if params.idle_bonus_milli_per_min:
+        parts = {**parts, "idle": idle_bonus_milli(candidates, params)}
     score_milli: Ints = sum(parts.values(), start=np.zeros(len(candidates), np.int64))
     order = np.lexsort((np.asarray(candidates.driver_ids, dtype=np.str_), -score_milli)).astype(np.int64)
     return Ranking(order, score_milli, parts)
@@ -119,12 +129,10 @@ def eta(candidates: Candidates, params: RankingParams) -> dict[str, Ints]:
 POLICIES: dict[str, RankingPolicy] = {"classic": classic, "eta_weighted": eta_weighted, "eta": eta}
 
 
-def acceptance_milli(shown: Ints, accepted: Ints) -> Ints:
-    """Which share of the offers shown did a driver accept? int64[n], int64[n] -> int64[n], thousandths.
-
-    Ten imagined offers, nine of them accepted, stand for a driver of whom little is known (our choice).
-    """
-    return np.asarray(1000 * (accepted + 9) // (np.maximum(shown, accepted) + 10), dtype=np.int64)
+def idle_bonus_milli(candidates: Candidates, params: RankingParams) -> Ints:
+    """What does waiting add to each score? int64[n], thousandths, growing up to the cap. Source: our choice, decision 26."""
+    waited_min = np.minimum(candidates.idle_s / 60.0, params.idle_bonus_cap_min)
+    return np.asarray(np.rint(params.idle_bonus_milli_per_min * waited_min), np.int64)
 
 
 def _milli(values: Floats) -> Ints:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import CityId, DriverId, OfferId, QuoteId, RideId, RiderId
 from matching.model import Assignment, Offer, OfferState, QuoteFacts, Ride, RideState, Stop
+from matching.records import Record
 from matching.store import Driver
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def driver_of(row: Row) -> Driver:
         rating_milli=row["rating_milli"],
         online=row["online"],
         suspended=row["suspended"],
-        offers_shown=row["offers_shown"],
-        offers_accepted=row["offers_accepted"],
         updated_at_ms=row["updated_at_ms"],
+        record=Record(row["shown_milli"], row["accepted_milli"]),
+        free_since_ms=row["free_since_ms"],
         ride_id=row["ride_id"] or "",
         has_live_offer=row["has_live_offer"],
     )

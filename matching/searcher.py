@@ -14,7 +14,8 @@ from hexhail.kernel.units import MS_PER_S
 from matching.candidates import DriverFacts, consider, with_outcome
 from matching.model import OffersPlanned, PlannedOffer, RideState
 from matching.offers import next_phase
-from matching.ranking import Candidates, acceptance_milli
+from matching.ranking import Candidates
+from matching.records import acceptance_milli, idle_s
 from matching.store import Conflict
 
 if TYPE_CHECKING:
@@ -127,11 +128,16 @@ class Searcher:
             pickup_eta_s=np.asarray(eta_s.value, np.float64),
             rating_milli=np.array([r.rating_milli if r else 0 for r in rows], np.int64),
             acceptance_milli=acceptance_milli(
-                np.array([r.offers_shown if r else 0 for r in rows], np.int64),
-                np.array([r.offers_accepted if r else 0 for r in rows], np.int64),
+                np.array([r.record.shown_milli if r else 0 for r in rows], np.int64),
+                np.array([r.record.accepted_milli if r else 0 for r in rows], np.int64),
             ),
             heading_deg=np.concatenate([page.heading_deg for page in pages]),
             bearing_deg=bearings_deg(places[:, 0], places[:, 1], ride.pickup.lat, ride.pickup.lng),
+            idle_s=idle_s(
+                np.array([r.free_since_ms if r else 0 for r in rows], np.int64),
+                np.array([r is not None and r.free for r in rows], np.bool_),
+                now_ms,
+            ),
         )
         return consider(
             ride,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from hexhail.kernel.ids import CityId, DriverId
+from matching.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,12 +39,18 @@ class Driver:
     rating_milli: int
     online: bool
     suspended: bool
-    offers_shown: int
-    offers_accepted: int
     updated_at_ms: int
+    record: Record = field(default_factory=Record)
+    free_since_ms: int = 0
+    """When the driver went online, or was released last; holds while it is online and on no ride."""
     ride_id: str = ""
     """Of the active assignment."""
     has_live_offer: bool = False
+
+    @property
+    def free(self) -> bool:
+        """Could it take a ride?"""
+        return self.online and not self.suspended and not self.ride_id
 
     @property
     def key(self) -> DriverKey:

@@ -17,7 +17,7 @@ from hexhail.kernel.geo import Place, bearings_deg, cells_of
 from hexhail.kernel.ids import RideId, RiderId
 from hexhail.kernel.limits import MAX_CAPABILITIES, MAX_QUOTE_TOKEN_BYTES, MAX_RATING_MILLI, MAX_STOPS, MIN_STOPS
 from matching.model import OfferState, Ride, Stop
-from matching.ranking import acceptance_milli
+from matching.records import acceptance_milli
 from matching.store import Driver, RequestKey
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def write_offer(ride: Ride, offer: Offer, now_ms: int) -> offer_pb2.Offer:
 
 def write_driver(driver: Driver) -> driver_pb2.Driver:
     """The driver, as operators and itself see it."""
-    rate = acceptance_milli(np.array([driver.offers_shown]), np.array([driver.offers_accepted]))
+    rate = acceptance_milli(np.array([driver.record.shown_milli]), np.array([driver.record.accepted_milli]))
     return driver_pb2.Driver(
         driver_id=driver.driver_id,
         city_id=driver.city_id,
@@ -187,6 +187,7 @@ def write_driver(driver: Driver) -> driver_pb2.Driver:
         suspended=driver.suspended,
         ride_id=driver.ride_id,
         acceptance_milli=int(rate[0]),
+        free_since_ms=driver.free_since_ms if driver.free else 0,
         updated_at_ms=driver.updated_at_ms,
     )
 

@@ -57,6 +57,7 @@ def candidates(*driver_ids: str, **columns: Any) -> Candidates:
         "acceptance_milli": np.full(n, 900),
         "heading_deg": np.full(n, np.nan),
         "bearing_deg": np.zeros(n),
+        "idle_s": np.zeros(n),
     }
     return Candidates(**{**made, **columns})
 

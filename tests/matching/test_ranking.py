@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hexhail.kernel import geo
-from matching.ranking import POLICIES, Candidates, RankingParams, acceptance_milli, rank
+from matching.ranking import POLICIES, Candidates, RankingParams, rank
+from tests.matching.rides import candidates
 
 CASES = json.loads((Path(__file__).parents[1] / "specs" / "ranking.json").read_text())["cases"]
 PICKUP = geo.Place(40.500, -74.000)
@@ -37,6 +38,7 @@ def candidates_of(drivers: list[dict[str, Any]]) -> Candidates:
         acceptance_milli=np.full(len(drivers), 900),
         heading_deg=np.array([d.get("heading_deg", np.nan) for d in drivers], np.float64),
         bearing_deg=geo.bearings_deg(places[:, 0], places[:, 1], PICKUP.lat, PICKUP.lng),
+        idle_s=np.zeros(len(drivers)),
     )
 
 
@@ -62,6 +64,7 @@ def some_candidates(draw: st.DrawFn) -> Candidates:
         acceptance_milli=np.rint(column(0, 1_000)).astype(np.int64),
         heading_deg=column(0, 360),
         bearing_deg=column(0, 360),
+        idle_s=column(0, 10_000),
     )
 
 
@@ -82,11 +85,31 @@ def test_scores_fall_along_the_order_and_are_the_sum_of_their_parts(candidates: 
     assert (sum(ranking.parts.values(), start=np.zeros(len(candidates), np.int64)) == ranking.score_milli).all()
 
 
-@given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_acceptance_is_a_share_and_grows_with_what_is_accepted(shown: int, accepted: int) -> None:
-    rates = acceptance_milli(np.array([shown, shown]), np.array([accepted, accepted + 1]))
-    assert 0 <= rates[0] <= 1000
-    assert rates[1] >= rates[0]
+@given(some_candidates(), st.sampled_from(sorted(POLICIES)), st.integers(1, 10_000))
+def test_waiting_adds_a_part_that_is_bounded_and_grows_and_nothing_else(
+    candidates: Candidates, policy: str, per_min: int
+) -> None:
+    plain = rank(candidates, RankingParams(policy=policy))
+    fair = rank(candidates, RankingParams(policy=policy, idle_bonus_milli_per_min=per_min, idle_bonus_cap_min=20.0))
+    assert "idle" not in plain.parts
+    assert {name: part.tolist() for name, part in fair.parts.items() if name != "idle"} == {
+        name: part.tolist() for name, part in plain.parts.items()
+    }
+    bonus = fair.parts["idle"]
+    assert ((bonus >= 0) & (bonus <= 20 * per_min)).all()
+    assert (np.diff(bonus[np.argsort(candidates.idle_s, kind="stable")]) >= 0).all()
+
+
+def test_of_two_alike_whoever_waited_longer_is_asked_first_where_the_city_wants_it() -> None:
+    both = candidates("just", "long", distance_m=np.array([400.0, 500.0]), idle_s=np.array([60.0, 1_200.0]))
+    assert rank(both, RankingParams()).order.tolist() == [0, 1]
+    assert rank(both, RankingParams(idle_bonus_milli_per_min=100)).order.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("bad", [{"idle_bonus_milli_per_min": -1}, {"idle_bonus_cap_min": -0.5}])
+def test_waiting_is_never_held_against_anybody(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        RankingParams(**bad)
 
 
 def test_a_policy_that_is_not_there_is_named() -> None:

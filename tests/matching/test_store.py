@@ -18,6 +18,7 @@ from matching import postgres_statements
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.model import (
     DeadlinePassed,
+    DriverCancelled,
     OfferAccepted,
     OfferShown,
     OffersPlanned,
@@ -28,6 +29,7 @@ from matching.model import (
 )
 from matching.offers import OfferParams, begin, decide
 from matching.postgres_store import PostgresStore, postgres_errors
+from matching.records import Answer, Record, RecordParams, after
 from matching.schema import ensure_outbox_days, migrate
 from matching.store import Change, Conflict, RequestKey, RequestRepeated
 from tests.matching.rides import NOW_MS, searching
@@ -345,13 +347,46 @@ async def test_a_drivers_live_offers_and_those_it_was_shown(bench: Bench) -> Non
     assert closed.state is OfferState.EXPIRED
 
 
-async def test_what_a_driver_is_shown_and_accepts_is_counted_once(bench: Bench) -> None:
+async def test_a_record_in_postgresql_is_what_the_rule_makes_of_the_same_answers(bench: Bench) -> None:
+    """Given three drivers who are asked six times: one mostly accepts, one ignores what it sees, one is shown none."""
+    for driver_id in ("takes", "looks", "deaf"):
+        await bench.driver(driver_id)
+    expected = {"takes": Record(), "looks": Record(), "deaf": Record()}
+    for number in range(1, 7):
+        ride = await bench.offer(await bench.request(number), "takes", "looks", "deaf")
+        takes, looks = (offer.offer_id for offer in ride.offers[:2])
+        ride = await bench.happen(await bench.happen(ride, OfferShown(takes)), OfferShown(looks))
+        if number % 3:
+            ride = await bench.happen(ride, OfferAccepted(takes))
+            expected["takes"] = after(expected["takes"], Answer.ACCEPTED, RecordParams())
+            if number == 5:
+                ride = await bench.happen(ride, DriverCancelled("takes"))
+                expected["takes"] = after(expected["takes"], Answer.GIVEN_BACK, RecordParams())
+        else:
+            bench.now_ms += 5_000
+            ride = await bench.happen(ride, DeadlinePassed())
+            for driver_id in ("takes", "looks"):
+                expected[driver_id] = after(expected[driver_id], Answer.NOT_TAKEN, RecordParams())
+        await bench.happen(ride, RiderCancelled())
+    kept = await bench.store.drivers(CITY, list(expected))
+    assert {driver_id: driver.record for driver_id, driver in kept.items()} == expected
+    assert expected["deaf"] == Record()
+    assert 0 < expected["looks"].shown_milli < expected["takes"].shown_milli
+
+
+async def test_a_driver_is_free_since_it_went_online_or_was_released_last(bench: Bench) -> None:
     await bench.driver("d1")
+    bench.now_ms += 1_000
+    assert (await bench.online("d1", True)).free_since_ms == NOW_MS
     ride = await bench.offer(await bench.request(), "d1")
-    ride = await bench.happen(ride, OfferShown(ride.offers[0].offer_id))
-    await bench.happen(ride, OfferAccepted(ride.offers[0].offer_id))
-    driver = await bench.store.driver(CITY, "d1")
-    assert (driver.offers_shown, driver.offers_accepted) == (1, 1)
+    ride = await bench.happen(ride, OfferAccepted(ride.offers[0].offer_id))
+    assert not (await bench.store.driver(CITY, "d1")).free
+    bench.now_ms += 1_000
+    await bench.happen(ride, RiderCancelled())
+    assert (await bench.store.driver(CITY, "d1")).free_since_ms == bench.now_ms
+    await bench.online("d1", False)
+    bench.now_ms += 1_000
+    assert (await bench.online("d1", True)).free_since_ms == bench.now_ms
 
 
 async def test_a_driver_on_a_ride_is_told_of_even_when_it_has_gone_offline(bench: Bench) -> None:

@@ -88,7 +88,7 @@ class FakeDrivers:
 
 
 def driver(driver_id: str, version: int = 1) -> Driver:
-    return Driver(CITY, DriverId(driver_id), version, ("economy",), 4_500, True, False, 0, 0, NOW_MS)
+    return Driver(CITY, DriverId(driver_id), version, ("economy",), 4_500, True, False, NOW_MS)
 
 
 @dataclass

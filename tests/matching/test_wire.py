@@ -80,7 +80,7 @@ def test_an_offer_tells_where_the_ride_leads() -> None:
 
 
 def test_a_driver_of_whom_nothing_is_known_is_thought_to_accept_nine_of_ten() -> None:
-    driver = Driver(CityId("gridport"), DriverId("d1"), 1, ("economy",), 4_500, True, False, 0, 0, NOW_MS)
+    driver = Driver(CityId("gridport"), DriverId("d1"), 1, ("economy",), 4_500, True, False, NOW_MS)
     assert wire.write_driver(driver).acceptance_milli == 900
 
 

@@ -254,6 +254,7 @@ class CandidatesRanked(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     AS_OF_MS_FIELD_NUMBER: _builtins.int
     TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
+    IDLE_S_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     policy: _builtins.str
     searched_radius_m: _builtins.float
@@ -277,6 +278,10 @@ class CandidatesRanked(_message.Message):
     def not_offered_reason(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty where an offer was made."""
 
+    @_builtins.property
+    def idle_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How long each driver had been free; 0 for whoever was not."""
+
     def __init__(
         self,
         *,
@@ -293,10 +298,11 @@ class CandidatesRanked(_message.Message):
         complete: _builtins.bool = ...,
         as_of_ms: _builtins.int = ...,
         travel_times_fell_back: _builtins.bool = ...,
+        idle_s: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "not_offered_reason", b"not_offered_reason", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

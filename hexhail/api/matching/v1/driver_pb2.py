@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$hexhail/api/matching/v1/driver.proto\x12\x17hexhail.api.matching.v1\"\xce\x01\n\x06\x44river\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ity_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x14\n\x0crating_milli\x18\x05 \x01(\r\x12\x0e\n\x06online\x18\x06 \x01(\x08\x12\x11\n\tsuspended\x18\x07 \x01(\x08\x12\x0f\n\x07ride_id\x18\x08 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65ptance_milli\x18\t \x01(\r\x12\x15\n\rupdated_at_ms\x18\n \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$hexhail/api/matching/v1/driver.proto\x12\x17hexhail.api.matching.v1\"\xe5\x01\n\x06\x44river\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ity_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x14\n\x0crating_milli\x18\x05 \x01(\r\x12\x0e\n\x06online\x18\x06 \x01(\x08\x12\x11\n\tsuspended\x18\x07 \x01(\x08\x12\x0f\n\x07ride_id\x18\x08 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65ptance_milli\x18\t \x01(\r\x12\x15\n\rupdated_at_ms\x18\n \x01(\x03\x12\x15\n\rfree_since_ms\x18\x0b \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hexhail.api.matching.v1.dri
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DRIVER']._serialized_start=66
-  _globals['_DRIVER']._serialized_end=272
+  _globals['_DRIVER']._serialized_end=295
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class Driver(_message.Message):
     RIDE_ID_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_MILLI_FIELD_NUMBER: _builtins.int
     UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
+    FREE_SINCE_MS_FIELD_NUMBER: _builtins.int
     driver_id: _builtins.str
     city_id: _builtins.str
     version: _builtins.int
@@ -45,8 +46,12 @@ class Driver(_message.Message):
     ride_id: _builtins.str
     """Of the active assignment; empty where there is none."""
     acceptance_milli: _builtins.int
-    """Share of shown offers accepted, thousandths."""
+    """Share of the offers accepted that the driver saw to their end, the recent ones weighing most, thousandths. Offers never shown,
+    or withdrawn for others' reasons, do not count.
+    """
     updated_at_ms: _builtins.int
+    free_since_ms: _builtins.int
+    """Since when the driver is free for a ride: went online, or was released last; 0 for whoever is not."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -62,10 +67,11 @@ class Driver(_message.Message):
         ride_id: _builtins.str = ...,
         acceptance_milli: _builtins.int = ...,
         updated_at_ms: _builtins.int = ...,
+        free_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "capabilities", b"capabilities", "city_id", b"city_id", "driver_id", b"driver_id", "online", b"online", "rating_milli", b"rating_milli", "ride_id", b"ride_id", "suspended", b"suspended", "updated_at_ms", b"updated_at_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "capabilities", b"capabilities", "city_id", b"city_id", "driver_id", b"driver_id", "free_since_ms", b"free_since_ms", "online", b"online", "rating_milli", b"rating_milli", "ride_id", b"ride_id", "suspended", b"suspended", "updated_at_ms", b"updated_at_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
