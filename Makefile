@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := hexhail location routing matching pricing simulator benchmarks tests
+SOURCES := hexhail location routing matching pricing simulator benchmarks examples tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-slow lint format stubs stubs-check lock

@@ -18,15 +18,17 @@ from hexhail.cities import Cities, policy_of
 from hexhail.embedded import StoreError
 from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
-from hexhail.rpc.server import Server, ServiceSpec, serving
+from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
 from hexhail.stores.valkey import connect
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.location_grpc import GrpcLocation
+from matching.metrics import MatchingMetrics
 from matching.notices import Notices
 from matching.params import MatchingParams
+from matching.policies import Ranker, policy_for
 from matching.postgres_store import PostgresStore
 from matching.pricing_grpc import GrpcPricing
 from matching.redis_claims import RedisClaims
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
-    from hexhail.rpc.server import Shell
     from hexhail.rpc.service import Runtime
     from matching.store import Claims
     from routing.sources import RouterSource
@@ -68,6 +69,7 @@ class Running:
     teller: Teller
     timekeeper: Timekeeper
     tracker: Tracker
+    metrics: Mapping[str, MatchingMetrics]
 
     @property
     def address(self) -> str:
@@ -101,6 +103,13 @@ async def running(
     worker_id = secrets.token_hex(6)
     params = {city.city_id: policy_of(city, "matching", MatchingParams) for city in cities}
     offers = {city_id: p.offers for city_id, p in params.items()}
+    shell = shell or Shell()
+    metrics: dict[str, MatchingMetrics] = {city_id: MatchingMetrics() for city_id in params}
+    rankers = {
+        city_id: Ranker(city_id, p.ranking, policy_for(p.ranking, f"{city_id}.toml [matching].ranking"), clock, metrics[city_id])
+        for city_id, p in params.items()
+    }
+    shell.exporter.show("matching", metrics)
     try:
         await migrate(postgres_dsn)
     except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
@@ -127,7 +136,7 @@ async def running(
         notices = Notices(redis, cities, clock, worker_id)
         teller = Teller(location, store, cities, clock)
         changer = Changer(store, claims, notices, teller, clock, offers)
-        searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, params, clock)
+        searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
@@ -161,7 +170,7 @@ async def running(
             ACCESS,
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
-        yield Running(server, store, teller, timekeeper, tracker)
+        yield Running(server, store, teller, timekeeper, tracker, metrics)
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:

@@ -73,7 +73,7 @@ def consider(
     phase: int,
     candidates: Candidates,
     facts: DriverFacts,
-    params: RankingParams,
+    ranked: RankingParams | Ranking,
     *,
     searched_radius_m: float,
     complete: bool,
@@ -81,8 +81,8 @@ def consider(
     travel_times_version: str = "",
     travel_times_fell_back: bool = False,
 ) -> Consideration:
-    """Who can be asked for this ride now, and in which order? What stands behind `params` says what the search for candidates
-    covered, and whose travel times they came with.
+    """Who can be asked for this ride now, and in which order? `ranked` is their order, or a built-in policy to make it by. What
+    stands behind it says what the search for candidates covered, and whose travel times they came with.
     """
     declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
     # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
@@ -107,11 +107,12 @@ def consider(
     for reason, applies in reversed(checks):
         for row in np.flatnonzero(applies).tolist():
             reasons[row] = reason.value
+    ranking = rank(candidates, ranked) if isinstance(ranked, RankingParams) else ranked
     return Consideration(
         phase,
-        params.policy,
+        ranking.policy,
         candidates,
-        rank(candidates, params),
+        ranking,
         tuple(reasons),
         searched_radius_m,
         complete,

@@ -38,6 +38,7 @@ def encode_ride_events(change: Change) -> list[tuple[str, bytes]]:
         envelope.traffic_version = _traffic_version(change)
         envelope.surge_version = ride.quote.surge_version
         envelope.actor = change.actor
+        envelope.ride_state = ride_pb2.RideState.Value(f"RIDE_STATE_{ride.state.value}")
     return [(kind, envelope.SerializeToString()) for kind, envelope in events]
 
 
@@ -139,4 +140,8 @@ def _candidates_ranked(ride: Ride, consideration: Consideration) -> event_pb2.Ca
         as_of_ms=consideration.as_of_ms,
         travel_times_fell_back=consideration.travel_times_fell_back,
         idle_s=np.rint(candidates.idle_s).astype(np.uint32).tolist(),
+        parts=[event_pb2.ScorePartColumn(name=name, score_milli=part.tolist()) for name, part in ranking.parts.items()],
+        policy_fell_back=ranking.failure is not None,
+        failed_policy=ranking.failed_policy,
+        policy_failure=ranking.failure.value if ranking.failure else "",
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matching.model import Ride
     from matching.params import MatchingParams
     from matching.peers import Location, Nearby
+    from matching.policies import Ranker
     from matching.store import Claims, Driver, Drivers, Rides, Sessions
     from routing.model import Floats32, Router
     from routing.sources import RouterSource
@@ -52,6 +53,7 @@ class Searcher:
         changer: Changer,
         cities: Cities,
         sources: Mapping[CityId, RouterSource],
+        rankers: Mapping[CityId, Ranker],
         params: Mapping[CityId, MatchingParams],
         clock: Clock,
     ) -> None:
@@ -63,6 +65,7 @@ class Searcher:
         self._changer = changer
         self._cities = cities
         self._sources = sources
+        self._rankers = rankers
         self._params = params
         self._clock = clock
 
@@ -138,13 +141,14 @@ class Searcher:
                 np.array([r is not None and r.free for r in rows], np.bool_),
                 now_ms,
             ),
+            capabilities=tuple(frozenset(r.capabilities) if r else frozenset() for r in rows),
         )
         return consider(
             ride,
             phase,
             candidates,
             _facts(rows, ids, with_session),
-            self._params[ride.city_id].ranking,
+            await self._rankers[ride.city_id].rank(candidates),
             searched_radius_m=pages[-1].searched_radius_m,
             complete=all(page.complete for page in pages),
             as_of_ms=pages[0].as_of_ms,

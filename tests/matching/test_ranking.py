@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_waiting_is_never_held_against_anybody(bad: dict[str, Any]) -> None:
         RankingParams(**bad)
 
 
-def test_a_policy_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match="'nearest' is not among classic, eta, eta_weighted"):
-        RankingParams(policy="nearest")
+@given(some_candidates())
+def test_some_of_the_candidates_keep_their_columns(candidates: Candidates) -> None:
+    candidates = replace(candidates, capabilities=tuple(frozenset({each}) for each in candidates.driver_ids))
+    rows = list(range(0, len(candidates), 2))
+    taken = candidates.take(rows)
+    assert taken.driver_ids == tuple(candidates.driver_ids[row] for row in rows)
+    assert taken.distance_m.tolist() == candidates.distance_m[rows].tolist()
+    assert all(taken.able(each)[row] for row, each in enumerate(taken.driver_ids))
+
+
+def test_who_is_able_is_nobody_where_nobody_asked() -> None:
+    assert candidates_of([{"id": "d1", "north_m": 0, "east_m": 0, "rating_milli": 0}]).able("xl").tolist() == [False]

@@ -33,6 +33,7 @@ from matching.model import (
     RideState,
 )
 from matching.offers import OfferParams, PhaseParams, begin, decide
+from matching.ranking import PolicyFailure, RankingParams, rank
 from matching.store import Change, Driver
 from tests.matching.rides import NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
 
@@ -160,6 +161,22 @@ def test_every_event_of_a_ride_names_the_travel_times_that_it_was_decided_with()
             assert envelopes[0].candidates_ranked.travel_times_fell_back
     assert versions == [["of-the-quote"], ["of-the-search"] * 2, ["of-the-search"], ["of-the-search"]]
     assert wire.write_ride(decision.ride).assignment.travel_times_version == "of-the-search"
+
+
+def test_a_search_is_logged_with_the_parts_of_every_score_and_with_the_policy_that_failed() -> None:
+    ranking = replace(rank(candidates("d1", "d2"), RankingParams()), failed_policy="theirs", failure=PolicyFailure.NOT_FINITE)
+    searched = consider(
+        searching(), 1, candidates("d1", "d2"), facts({}, {}), ranking, searched_radius_m=2_000.0, complete=True, as_of_ms=NOW_MS
+    )
+    before, decision = history(ASKED)[1]
+    kind, packed = encode_ride_events(Change(before, decision, "system", consideration=searched))[0]
+    envelope = event_pb2.Envelope.FromString(packed)
+    assert (kind, envelope.ride_state) == ("CANDIDATES_RANKED", ride_pb2.RIDE_STATE_OFFERED)
+    told = envelope.candidates_ranked
+    assert [part.name for part in told.parts] == ["base", "distance", "rating", "acceptance", "toward_pickup"]
+    assert [sum(row) for row in zip(*(part.score_milli for part in told.parts), strict=True)] == list(told.score_milli)
+    assert (told.policy, told.policy_fell_back) == ("classic", True)
+    assert (told.failed_policy, told.policy_failure) == ("theirs", "NOT_FINITE")
 
 
 def test_whatever_happens_to_a_ride_is_told_by_the_event_log() -> None:

@@ -68,6 +68,7 @@ class Envelope(_message.Message):
     SURGE_VERSION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    RIDE_STATE_FIELD_NUMBER: _builtins.int
     RIDE_REQUESTED_FIELD_NUMBER: _builtins.int
     CANDIDATES_RANKED_FIELD_NUMBER: _builtins.int
     OFFERS_MADE_FIELD_NUMBER: _builtins.int
@@ -110,6 +111,8 @@ class Envelope(_message.Message):
     """Of the random generator, where one was used."""
     actor: _builtins.str
     """Who caused it: "rider/r-1", "driver/d-1", "operator/o-1" or "system"."""
+    ride_state: _ride_pb2.RideState.ValueType
+    """Of a ride: where it stands with this version; unspecified in events written before this field was."""
     @_builtins.property
     def ride_requested(self) -> Global___RideRequested: ...
     @_builtins.property
@@ -177,6 +180,7 @@ class Envelope(_message.Message):
         surge_version: _builtins.int = ...,
         seed: _builtins.int = ...,
         actor: _builtins.str = ...,
+        ride_state: _ride_pb2.RideState.ValueType = ...,
         ride_requested: Global___RideRequested | None = ...,
         candidates_ranked: Global___CandidatesRanked | None = ...,
         offers_made: Global___OffersMade | None = ...,
@@ -207,7 +211,7 @@ class Envelope(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -255,6 +259,10 @@ class CandidatesRanked(_message.Message):
     AS_OF_MS_FIELD_NUMBER: _builtins.int
     TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
     IDLE_S_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    POLICY_FELL_BACK_FIELD_NUMBER: _builtins.int
+    FAILED_POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_FAILURE_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     policy: _builtins.str
     searched_radius_m: _builtins.float
@@ -262,6 +270,12 @@ class CandidatesRanked(_message.Message):
     as_of_ms: _builtins.int
     travel_times_fell_back: _builtins.bool
     """The city's own router did not answer, so that another one gave the times."""
+    policy_fell_back: _builtins.bool
+    """The city's own policy failed, so that its fallback ranked: the one that `policy` names."""
+    failed_policy: _builtins.str
+    """Then, the policy that failed."""
+    policy_failure: _builtins.str
+    """And why: RAISED, WRONG_SHAPE, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE, TOO_SLOW, SWITCHED_OFF."""
     @_builtins.property
     def driver_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -282,6 +296,10 @@ class CandidatesRanked(_message.Message):
     def idle_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How long each driver had been free; 0 for whoever was not."""
 
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePartColumn]:
+        """What each score is made of; they add up to score_milli."""
+
     def __init__(
         self,
         *,
@@ -299,14 +317,46 @@ class CandidatesRanked(_message.Message):
         as_of_ms: _builtins.int = ...,
         travel_times_fell_back: _builtins.bool = ...,
         idle_s: _abc.Iterable[_builtins.int] | None = ...,
+        parts: _abc.Iterable[Global___ScorePartColumn] | None = ...,
+        policy_fell_back: _builtins.bool = ...,
+        failed_policy: _builtins.str = ...,
+        policy_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "failed_policy", b"failed_policy", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "policy_failure", b"policy_failure", "policy_fell_back", b"policy_fell_back", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CandidatesRanked: _TypeAlias = CandidatesRanked  # noqa: Y015
+
+@_typing.final
+class ScorePartColumn(_message.Message):
+    """One part of everybody's score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCORE_MILLI_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"pickup_eta", say; each policy has parts of its own."""
+    @_builtins.property
+    def score_milli(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each driver_id, thousandths."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        score_milli: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "score_milli", b"score_milli"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePartColumn: _TypeAlias = ScorePartColumn  # noqa: Y015
 
 @_typing.final
 class OffersMade(_message.Message):

@@ -1,0 +1,20 @@
+"""What has this process done so far? Counters in memory, for whoever exports them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hexhail.kernel.counters import counted_by, counter
+from matching.ranking import PolicyFailure
+
+
+@dataclass(slots=True)
+class MatchingMetrics:
+    """Counters of one city; they only grow."""
+
+    rankings: int = counter("Times that candidates were ranked.")
+    policy_failures: Counter[PolicyFailure] = field(
+        default_factory=Counter,
+        metadata=counted_by("failure", PolicyFailure, "Times that the fallback ranked because the city's policy failed."),
+    )
