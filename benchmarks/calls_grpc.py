@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.accounting import Found
 from benchmarks.sending_grpc import ANSWER_S, CHANNEL_OPTIONS, bearer
@@ -92,6 +93,17 @@ class LocationCalls:
         reply = await self._stub.GetStateEpoch(pb.GetStateEpochRequest(city_id=self._city_id), **self._how)
         epoch: str = reply.epoch
         return epoch
+
+
+async def why_not_serving(address: str) -> str | None:
+    """None once the service at this address says that it serves; else why it does not."""
+    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+    serving: bool = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return None if serving else "not serving yet"
 
 
 def nearby_request(city_id: str, lat: float, lng: float, count: int) -> pb.FindNearbyDriversRequest:

@@ -35,6 +35,13 @@ class Hand:
         self._process.start()
         theirs.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        pid = self._process.pid
+        assert pid is not None  # noqa: S101 - it was started
+        return pid
+
     async def do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function returns there. Raises HandError where it fails or the process ends."""
         await self._send((partial(function, *args, **kwargs), False))

@@ -22,13 +22,13 @@ from hexhail.rpc.tokens import Role, mint_token
 from location.params import LocationParams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from hexhail.cities import City
 
-_READY_S: Final = 60.0
-_STOP: Final = (StopStep(signal.SIGTERM, 4.0),)
+READY_S: Final = 60.0
+STOP: Final = (StopStep(signal.SIGTERM, 4.0),)
 _OWN_VARIABLES: Final = "HEXHAIL_"
 
 _CITY_TOML: Final = """\
@@ -63,6 +63,8 @@ class CityPlan:
     box: tuple[float, float, float, float]
     index_resolution: int
     buckets: int
+    policies: str = ""
+    """Further sections of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +100,35 @@ class Stage:
 @asynccontextmanager
 async def stage(folder: Path, plans: Sequence[CityPlan], workers: int) -> AsyncIterator[Stage]:
     """Everything, for the time of the block, with its files in this folder. Raises StoreError where something does not start."""
-    cities = tuple(_city(folder, plan) for plan in plans)
+    cities = tuple(made_city(folder, plan) for plan in plans)
     async with AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(embedded_valkey(folder))
-        address = _free_address()
-        service = Child(_service(folder, cities, redis_url, address, workers))
-        stack.push_async_callback(service.stop, _STOP)
+        address = free_address()
+        where = {"HEXHAIL_REDIS_URL": redis_url, "HEXHAIL_LOCATION_ADDRESS": address}
+        service = Child(service_launch("location", folder, cities, where, workers))
+        stack.push_async_callback(service.stop, STOP)
         made = Stage(folder, cities, redis_url, address, service.pid, load_or_make_key(folder, "tokens"))
         for city in cities:
             async with made.calls(city) as calls:
-                await service.ready(calls.why_not_ready, _READY_S)
+                await service.ready(calls.why_not_ready, READY_S)
         yield made
 
 
 @asynccontextmanager
 async def discarding(folder: Path) -> AsyncIterator[str]:
     """The server that discards, for the time of the block: its address. Raises StoreError where it does not start."""
-    address = _free_address()
+    address = free_address()
     argv = (sys.executable, "-m", "benchmarks.discard_grpc", address)
     child = Child(Launch("discarding server", argv, signal.SIGKILL, folder / "discard.log", environment=_environment()))
     try:
-        await child.ready(lambda: why_not_discarding(address), _READY_S)
+        await child.ready(lambda: why_not_discarding(address), READY_S)
         yield address
     finally:
-        await child.stop(_STOP)
+        await child.stop(STOP)
 
 
-def _city(folder: Path, plan: CityPlan) -> City:
+def made_city(folder: Path, plan: CityPlan) -> City:
+    """The city of this plan; its file is in the folder `cities` of this one."""
     cities = folder / "cities"
     cities.mkdir(exist_ok=True)
     south, west, north, east = plan.box
@@ -138,22 +142,22 @@ def _city(folder: Path, plan: CityPlan) -> City:
         east=east,
     )
     path = cities / f"{plan.city_id}.toml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text + plan.policies, encoding="utf-8")
     return load_city_file(path, folder)
 
 
-def _service(folder: Path, cities: Sequence[City], redis_url: str, address: str, workers: int) -> Launch:
+def service_launch(service: str, folder: Path, cities: Sequence[City], where: Mapping[str, str], workers: int = 1) -> Launch:
+    """How a service of these cities is started. where : variables that name the stores and the services"""
     words = [word for city in cities for word in ("--city", city.city_id)]
     words += ["--data-dir", str(folder), *(("--workers", str(workers)) if workers > 1 else ())]
-    argv = (sys.executable, "-m", "hexhail", "serve", "location", *words)
+    argv = (sys.executable, "-m", "hexhail", "serve", service, *words)
     environment = {
         **_environment(),
         "HEXHAIL_CITIES_DIR": str(folder / "cities"),
-        "HEXHAIL_REDIS_URL": redis_url,
-        "HEXHAIL_LOCATION_ADDRESS": address,
         "HEXHAIL_LOG_LEVEL": "warning",
+        **where,
     }
-    return Launch("location", argv, signal.SIGKILL, folder / "location.log", environment=environment)
+    return Launch(service, argv, signal.SIGKILL, folder / f"{service}.log", environment=environment)
 
 
 def _environment() -> dict[str, str]:
@@ -161,6 +165,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
 
 
-def _free_address() -> str:
+def free_address() -> str:
+    """An address of this machine that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"127.0.0.1:{probe.getsockname()[1]}"

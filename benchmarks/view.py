@@ -54,7 +54,8 @@ class StepsView:
 
 def report_table(report: Report) -> RenderableType:
     """The end of a run, for people."""
-    title = f"{report.benchmark}: medians of {report.parameters['repeats']}, least to most"
+    repeats = report.parameters.get("repeats")
+    title = report.benchmark if repeats is None else f"{report.benchmark}: medians of {repeats}, least to most"
     table = Table(title=title, title_justify="left", show_header=False, show_lines=True)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)

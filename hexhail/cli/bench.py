@@ -12,6 +12,7 @@ from rich.text import Text
 
 from benchmarks.hands import HandError
 from benchmarks.ingest import IngestParams, run_ingest
+from benchmarks.match import MatchParams, run_match
 from benchmarks.nearby import NearbyParams, run_nearby
 from benchmarks.routing import RoutingParams, run_routing
 from benchmarks.view import StepsView, report_table
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from benchmarks.view import Steps
     from hexhail.kernel.settings import Settings
 
-Params = TypeVar("Params", IngestParams, NearbyParams, RoutingParams)
+Params = TypeVar("Params", IngestParams, MatchParams, NearbyParams, RoutingParams)
 
-_INGEST, _NEARBY, _ROUTING = IngestParams(), NearbyParams(), RoutingParams()
+_INGEST, _MATCH, _NEARBY, _ROUTING = IngestParams(), MatchParams(), NearbyParams(), RoutingParams()
 
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.", dir_okay=False)]
 _Seconds = Annotated[float, typer.Option(min=0.05, help="Of load; of ingest, in each repeat.")]
@@ -149,6 +150,49 @@ def bench_commands(
         params = _checked(RoutingParams, repeats=repeats, questions=questions, large_nodes=large_nodes, grid_nodes=grid_nodes)
         measured(params, run_routing, json_file)
 
+    @bench.command("match")
+    def match_command(
+        json_file: _Json = None,
+        rate: Annotated[float, typer.Option(min=0.1, help="Rides a second while latency is measured.")] = _MATCH.rate,
+        seconds: Annotated[float, typer.Option(min=0.05, help="So long is latency measured.")] = _MATCH.seconds,
+        warm_s: Annotated[float, typer.Option(min=0, help="Seconds of load before that.")] = _MATCH.warm_s,
+        first_rate: Annotated[float, typer.Option(min=0.1, help="The first rate tried for the highest one.")] = _MATCH.first_rate,
+        last_rate: Annotated[float, typer.Option(min=0, help="The last; below the first, none is tried.")] = _MATCH.last_rate,
+        growth: Annotated[float, typer.Option(help="From rate to rate.")] = _MATCH.growth,
+        step_s: Annotated[float, typer.Option(min=0.05, help="Seconds at each rate.")] = _MATCH.step_s,
+        drivers: _Drivers = _MATCH.drivers,
+        online: Annotated[
+            int | None, typer.Option(min=1, help="Drivers with an open stream for offers; all, where not said.")
+        ] = None,
+        report_s: Annotated[float, typer.Option(min=0.1, help="Every driver reports so often.")] = _MATCH.report_s,
+        think_s: Annotated[float, typer.Option(min=0.01, help="From an offer to its acceptance, in the mean.")] = _MATCH.think_s,
+        ride_s: Annotated[float, typer.Option(min=0.05, help="From acceptance to drop-off.")] = _MATCH.ride_s,
+        late_s: Annotated[float, typer.Option(min=0.05, help="So much later is a ride still served in time.")] = _MATCH.late_s,
+        index_resolution: _Resolution = _MATCH.index_resolution,
+    ) -> None:
+        """How soon does a ride find its driver, and how many rides a second are carried through?
+
+        Whole rides, compressed in time: price, request, offers, acceptance, pickup, drop-off, positions all the while.
+        """
+        params = _checked(
+            MatchParams,
+            rate=rate,
+            seconds=seconds,
+            warm_s=warm_s,
+            first_rate=first_rate,
+            last_rate=last_rate,
+            growth=growth,
+            step_s=step_s,
+            drivers=drivers,
+            online=drivers if online is None else online,
+            report_s=report_s,
+            think_s=think_s,
+            ride_s=ride_s,
+            late_s=late_s,
+            index_resolution=index_resolution,
+        )
+        measured(params, run_match, json_file)
+
     add_eta(bench, settings_of, check_json, finish, show)
     return bench
 
@@ -164,6 +208,6 @@ async def _told(work: Coroutine[Any, Any, Report]) -> Report:
     try:
         return await work
     except grpc.aio.AioRpcError as error:
-        raise ServiceError(f"the location service says {error.code().name}: {error.details()}") from error
+        raise ServiceError(f"a service says {error.code().name}: {error.details()}") from error
     except HandError as error:
         raise ServiceError(f"the load has failed: {error}") from error

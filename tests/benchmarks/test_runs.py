@@ -13,6 +13,7 @@ from benchmarks.accounting import Found, Tally
 from benchmarks.columns_grpc import ColumnLoad, run_columns, run_flow
 from benchmarks.hands import HandError, hand
 from benchmarks.ingest import IngestParams, run_ingest
+from benchmarks.match import MatchParams, run_match
 from benchmarks.nearby import NearbyParams, run_nearby
 from benchmarks.notebook import Notebook
 from benchmarks.places import Drivers, manhattan_spread
@@ -33,6 +34,19 @@ SMALL_INGEST = IngestParams(
 )
 SMALL_NEARBY = NearbyParams(
     repeats=1, drivers=300, questions=10, seconds=0.4, questions_per_s=50, fixes_per_s=200, suburb_questions=5
+)
+SMALL_MATCH = MatchParams(
+    rate=8,
+    seconds=1,
+    warm_s=0.5,
+    first_rate=8,
+    last_rate=8,
+    step_s=0.5,
+    drivers=200,
+    online=100,
+    think_s=0.1,
+    ride_s=0.5,
+    late_s=60,
 )
 
 
@@ -77,6 +91,26 @@ async def test_nearby_checks_every_answer(tmp_path: Path) -> None:
     assert document["checked"]["nearby answers while drivers move"] == SMALL_NEARBY.asked
     assert document["checked"]["positions read back"] == SMALL_NEARBY.drivers
     assert len(told.steps) == SMALL_NEARBY.steps
+
+
+async def test_match_serves_every_ride_and_finds_it_in_postgresql(tmp_path: Path) -> None:
+    told = Told()
+    report = await run_match(SMALL_MATCH, tmp_path, tmp_path / "no-data", told)
+    document: dict[str, Any] = report.as_json()
+    assert report.faults == ()
+    assert document["double_assignments"] == document["lost"] == 0
+    assert document["rides_per_s"] == pytest.approx(SMALL_MATCH.first_rate)
+    assert document["first_offer_p50_ms"] <= document["first_offer_p99_ms"]
+    assert document["failed_share"] == 0
+    checked = document["checked"]
+    assert checked["assignments"] == checked["rides: ended"] == checked["rides against PostgreSQL"] == 16
+    assert len(told.steps) == SMALL_MATCH.steps
+
+
+@pytest.mark.parametrize("wrong", [{"drivers": 10, "online": 11}, {"growth": 1.0}, {"share": 0.0}, {"rate": 0.0}])
+def test_a_load_of_rides_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        MatchParams(**wrong)
 
 
 @pytest.mark.parametrize(
