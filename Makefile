@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SOURCES := hexhail location routing matching pricing simulator benchmarks examples tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow lint format stubs stubs-check lock
+.PHONY: help demo up test test-slow lint format stubs stubs-check diagrams lock
 
 help: ## Says what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ stubs: $(STAMP) ## Regenerates hexhail/api from proto/.
 
 stubs-check: $(STAMP) ## Says whether hexhail/api is what proto/ gives.
 	tools/stubs.sh --check
+
+diagrams: $(STAMP) ## Draws the states of a ride into docs/architecture.md, from the transition table.
+	$(BIN)/python tools/diagram.py
 
 lock: ## Pins the newest versions that pyproject.toml allows.
 	tools/lock.sh

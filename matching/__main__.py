@@ -26,6 +26,7 @@ from matching.dispatcher import Dispatcher
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.location_grpc import GrpcLocation
 from matching.metrics import MatchingMetrics
+from matching.minder import Minder
 from matching.notices import Notices
 from matching.params import MatchingParams
 from matching.policies import Ranker, policy_for
@@ -69,6 +70,7 @@ class Running:
     teller: Teller
     timekeeper: Timekeeper
     tracker: Tracker
+    minder: Minder
     metrics: Mapping[str, MatchingMetrics]
 
     @property
@@ -139,8 +141,9 @@ async def running(
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
+        minder = Minder(store, store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
-        dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock)
+        dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
             cities, dispatcher, watcher, store, store, clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
         )
@@ -157,6 +160,7 @@ async def running(
             "teller": teller.run,
             "timekeeper": timekeeper.run,
             **tracker.loops(),
+            **minder.loops(),
             **loops_of(sources),
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
@@ -170,7 +174,7 @@ async def running(
             ACCESS,
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
-        yield Running(server, store, teller, timekeeper, tracker, metrics)
+        yield Running(server, store, teller, timekeeper, tracker, minder, metrics)
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:

@@ -12,11 +12,12 @@ from hexhail.kernel.ids import RideId, RiderId, mint
 from matching.changer import MAX_ATTEMPTS
 from matching.model import OfferAccepted, OfferDeclined, Ride
 from matching.notices import driver_subject
-from matching.offers import begin
+from matching.offers import begin, schedule
+from matching.schedule import check_pickup_at
 from matching.store import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from hexhail.cities import City
     from hexhail.kernel.clock import Clock
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matching.changer import Changer
     from matching.model import Event, Stop
     from matching.notices import Notices
+    from matching.offers import OfferParams
     from matching.peers import Pricing
     from matching.store import Claims, Driver, Drivers, RequestKey, Rides
     from matching.teller import Teller
@@ -49,6 +51,7 @@ class Dispatcher:
         teller: Teller,
         notices: Notices,
         clock: Clock,
+        params: Mapping[CityId, OfferParams],
     ) -> None:
         self._rides = rides
         self._drivers = drivers
@@ -58,6 +61,7 @@ class Dispatcher:
         self._teller = teller
         self._notices = notices
         self._clock = clock
+        self._params = params
 
     async def request_ride(
         self,
@@ -67,14 +71,19 @@ class Dispatcher:
         stops: tuple[Stop, ...],
         quote_token: bytes,
         notes: str,
+        pickup_at_ms: int,
         actor: str,
         request: RequestKey,
         answer: Callable[[Ride], bytes],
     ) -> Ride:
-        """A new ride, committed and about to be searched.
+        """A new ride, committed and about to be searched, at once or in time for `pickup_at_ms`.
 
-        Raises QUOTE_ALTERED, QUOTE_EXPIRED, QUOTE_USED, NOT_YOURS, RIDER_BUSY, PEER_UNAVAILABLE, STORE_UNAVAILABLE.
+        Raises INVALID_FIELD, QUOTE_ALTERED, QUOTE_EXPIRED, QUOTE_USED, NOT_YOURS, RIDER_BUSY, PEER_UNAVAILABLE,
+        STORE_UNAVAILABLE.
         """
+        params = self._params[city.city_id]
+        if pickup_at_ms:
+            check_pickup_at(pickup_at_ms, self._clock.now_ms(), params.schedule)
         quote = await self._pricing.verify_quote(city.city_id, quote_token, rider_id, product, [stop.place for stop in stops])
         now_ms = self._clock.now_ms()
         ride = Ride(
@@ -86,8 +95,10 @@ class Dispatcher:
             quote=quote,
             requested_at_ms=now_ms,
             notes=notes,
+            pickup_at_ms=pickup_at_ms,
         )
-        return await self._changer.commit(None, begin(ride, now_ms), actor, request, answer)
+        decision = schedule(ride, now_ms, params) if pickup_at_ms else begin(ride, now_ms)
+        return await self._changer.commit(None, decision, actor, request, answer)
 
     async def rider_event(
         self, ride_id: RideId, rider_id: str, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]

@@ -96,11 +96,30 @@ def _assignment_ended(ride: Ride, fact: Fact) -> event_pb2.Envelope:
 
 def _ride_cancelled(ride: Ride, fact: Fact) -> event_pb2.Envelope:
     state = ride_pb2.RideState.Value(f"RIDE_STATE_{ride.state.value}")
-    return event_pb2.Envelope(ride_cancelled=event_pb2.RideCancelled(state=state))
+    return event_pb2.Envelope(ride_cancelled=event_pb2.RideCancelled(state=state, reason=fact.text))
+
+
+def _search_postponed(ride: Ride, fact: Fact) -> event_pb2.Envelope:
+    postponed = event_pb2.SearchPostponed(until_ms=ride.next_deadline_ms or 0, reason=fact.text)
+    return event_pb2.Envelope(search_postponed=postponed)
+
+
+def _fee_due(ride: Ride, fact: Fact) -> event_pb2.Envelope:
+    due = event_pb2.FeeDue(
+        kind=event_pb2.FeeKind.Value(f"FEE_KIND_{fact.fee.value if fact.fee else 'UNSPECIFIED'}"),
+        rider_id=ride.rider_id,
+        driver_id=fact.driver_id,
+        at_ms=ride.updated_at_ms,
+    )
+    return event_pb2.Envelope(fee_due=due)
 
 
 _ENVELOPES: dict[FactKind, Callable[[Ride, Fact], event_pb2.Envelope]] = {
     FactKind.RIDE_REQUESTED: lambda ride, _: event_pb2.Envelope(ride_requested=event_pb2.RideRequested(ride=write_ride(ride))),
+    FactKind.SEARCH_BEGAN: lambda _, fact: event_pb2.Envelope(
+        search_began=event_pb2.SearchBegan(expected_pickup_s=round(fact.expected_pickup_s))
+    ),
+    FactKind.SEARCH_POSTPONED: _search_postponed,
     FactKind.OFFERS_MADE: _offers_made,
     FactKind.OFFER_SHOWN: lambda _, fact: event_pb2.Envelope(
         offer_shown=event_pb2.OfferShown(offer_id=fact.offer_ids[0], driver_id=fact.driver_id)
@@ -118,6 +137,7 @@ _ENVELOPES: dict[FactKind, Callable[[Ride, Fact], event_pb2.Envelope]] = {
     FactKind.RIDE_COMPLETED: lambda _, fact: event_pb2.Envelope(ride_completed=event_pb2.RideCompleted(driver_id=fact.driver_id)),
     FactKind.RIDE_CANCELLED: _ride_cancelled,
     FactKind.RIDE_EXPIRED: lambda _ride, _fact: event_pb2.Envelope(ride_expired=event_pb2.RideExpired()),
+    FactKind.FEE_DUE: _fee_due,
     FactKind.RIDE_ENDED: lambda _, fact: event_pb2.Envelope(ride_ended=event_pb2.RideEnded(reason=fact.text)),
 }
 

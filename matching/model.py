@@ -49,7 +49,10 @@ class Happening(StrEnum):
     OFFER_ACCEPTED = "OFFER_ACCEPTED"
     OFFER_DECLINED = "OFFER_DECLINED"
     RIDER_CANCELLED = "RIDER_CANCELLED"
+    RIDER_FOUND_BUSY = "RIDER_FOUND_BUSY"
     DRIVER_CANCELLED = "DRIVER_CANCELLED"
+    NO_PROGRESS = "NO_PROGRESS"
+    DRIVER_SILENT = "DRIVER_SILENT"
     DRIVER_ARRIVED = "DRIVER_ARRIVED"
     RIDE_STARTED = "RIDE_STARTED"
     RIDE_COMPLETED = "RIDE_COMPLETED"
@@ -60,7 +63,8 @@ _S, _H = RideState, Happening
 
 TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
     _S.SCHEDULED: {
-        _H.DEADLINE_PASSED: frozenset({_S.SEARCHING}),
+        _H.DEADLINE_PASSED: frozenset({_S.SCHEDULED, _S.SEARCHING, _S.EXPIRED}),
+        _H.RIDER_FOUND_BUSY: frozenset({_S.SCHEDULED, _S.CANCELLED_BY_SYSTEM}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
     },
@@ -81,6 +85,8 @@ TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
     _S.ACCEPTED: {
         _H.DRIVER_ARRIVED: frozenset({_S.ARRIVED}),
         _H.DRIVER_CANCELLED: frozenset({_S.SEARCHING}),
+        _H.NO_PROGRESS: frozenset({_S.SEARCHING}),
+        _H.DRIVER_SILENT: frozenset({_S.SEARCHING}),
         _H.DEADLINE_PASSED: frozenset({_S.CANCELLED_BY_SYSTEM}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
@@ -88,12 +94,14 @@ TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
     _S.ARRIVED: {
         _H.RIDE_STARTED: frozenset({_S.IN_PROGRESS}),
         _H.DRIVER_CANCELLED: frozenset({_S.SEARCHING}),
+        _H.DRIVER_SILENT: frozenset({_S.SEARCHING}),
         _H.DEADLINE_PASSED: frozenset({_S.NO_SHOW}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
     },
     _S.IN_PROGRESS: {
         _H.RIDE_COMPLETED: frozenset({_S.COMPLETED}),
+        _H.DRIVER_SILENT: frozenset({_S.ENDED_BY_OPERATOR}),
         _H.DEADLINE_PASSED: frozenset({_S.ENDED_BY_OPERATOR}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
     },
@@ -180,6 +188,7 @@ class Ride:
     updated_at_ms: int = 0
     notes: str = ""
     pickup_at_ms: int = 0
+    """Of a scheduled ride; 0 where it was wanted at once."""
     phase: int = 0
     """Of the latest offers; 0 before any."""
     travel_times_version: str = ""
@@ -225,8 +234,12 @@ class PlannedOffer:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The ride's deadline has come and nothing else has happened."""
+    """The ride's deadline has come and nothing else has happened.
 
+    expected_pickup_s : what pickups of this city took lately, for a scheduled ride; None where too few are known
+    """
+
+    expected_pickup_s: float | None = None
     kind = Happening.DEADLINE_PASSED
 
 
@@ -281,12 +294,37 @@ class RiderCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class RiderFoundBusy:
+    """A scheduled ride could not begin to search: its rider is on another one."""
+
+    kind = Happening.RIDER_FOUND_BUSY
+
+
+@dataclass(frozen=True, slots=True)
 class DriverCancelled:
     """The driver gives the ride back."""
 
     driver_id: str
     reason: str = ""
     kind = Happening.DRIVER_CANCELLED
+
+
+@dataclass(frozen=True, slots=True)
+class NoProgress:
+    """The driver does not come nearer to the pickup. Says nothing of a ride that has changed since it was of this version."""
+
+    driver_id: str
+    version: int
+    kind = Happening.NO_PROGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSilent:
+    """Nothing is heard of the driver. Says nothing of a ride that has changed since it was of this version."""
+
+    driver_id: str
+    version: int
+    kind = Happening.DRIVER_SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +358,10 @@ Event = (
     | OfferAccepted
     | OfferDeclined
     | RiderCancelled
+    | RiderFoundBusy
     | DriverCancelled
+    | NoProgress
+    | DriverSilent
     | DriverArrived
     | RideStarted
     | RideCompleted
@@ -336,12 +377,23 @@ class ReleaseReason(StrEnum):
     CANCELLED_BY_SYSTEM = "CANCELLED_BY_SYSTEM"
     NO_SHOW = "NO_SHOW"
     ENDED_BY_OPERATOR = "ENDED_BY_OPERATOR"
+    NO_PROGRESS = "NO_PROGRESS"
+    DRIVER_SILENT = "DRIVER_SILENT"
+
+
+class FeeKind(StrEnum):
+    """What a rider owes besides a fare. Mirrors FeeKind on the wire."""
+
+    NO_SHOW = "NO_SHOW"
+    LATE_CANCELLATION = "LATE_CANCELLATION"
 
 
 class FactKind(StrEnum):
     """What the event log says of a ride. Mirrors the messages of events/v1."""
 
     RIDE_REQUESTED = "RIDE_REQUESTED"
+    SEARCH_BEGAN = "SEARCH_BEGAN"
+    SEARCH_POSTPONED = "SEARCH_POSTPONED"
     CANDIDATES_RANKED = "CANDIDATES_RANKED"
     OFFERS_MADE = "OFFERS_MADE"
     OFFER_SHOWN = "OFFER_SHOWN"
@@ -355,6 +407,7 @@ class FactKind(StrEnum):
     RIDE_CANCELLED = "RIDE_CANCELLED"
     RIDE_EXPIRED = "RIDE_EXPIRED"
     RIDE_ENDED = "RIDE_ENDED"
+    FEE_DUE = "FEE_DUE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +418,10 @@ class Fact:
     driver_id: str = ""
     offer_ids: tuple[str, ...] = ()
     release_reason: ReleaseReason | None = None
+    fee: FeeKind | None = None
+    expected_pickup_s: float = 0.0
     text: str = ""
+    """A reason, or what a driver said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ deadlines, are our choice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
+from matching.fees import FeeParams, fee_for_cancelling
 from matching.model import (
     ASSIGNED,
     FINAL,
@@ -21,9 +22,12 @@ from matching.model import (
     Decision,
     DriverArrived,
     DriverCancelled,
+    DriverSilent,
     Event,
     Fact,
     FactKind,
+    FeeKind,
+    NoProgress,
     Offer,
     OfferAccepted,
     OfferDeclined,
@@ -34,9 +38,11 @@ from matching.model import (
     Ride,
     RideCompleted,
     RiderCancelled,
+    RiderFoundBusy,
     RideStarted,
     RideState,
 )
+from matching.schedule import ScheduleParams, looked_at_ms, search_begins_at_ms, search_ends_at_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +74,8 @@ class OfferParams:
     pickup_limit_s: float = 3_600.0
     no_show_after_s: float = 600.0
     ride_limit_s: float = 6 * 3_600.0
+    schedule: ScheduleParams = field(default_factory=ScheduleParams)
+    fees: FeeParams = field(default_factory=FeeParams)
 
     def __post_init__(self) -> None:
         """Raises ValueError where a search could not begin or never end."""
@@ -88,6 +96,13 @@ def begin(ride: Ride, now_ms: int) -> Decision:
         ride, state=RideState.SEARCHING, version=1, updated_at_ms=now_ms, search_began_at_ms=now_ms, next_deadline_ms=now_ms
     )
     return Decision(begun, (Fact(FactKind.RIDE_REQUESTED),))
+
+
+def schedule(ride: Ride, now_ms: int, params: OfferParams) -> Decision:
+    """A new ride, wanted at its `pickup_at_ms`: it waits until it is time to search."""
+    waits_until_ms = max(now_ms, looked_at_ms(ride.pickup_at_ms, params.schedule))
+    scheduled = replace(ride, state=RideState.SCHEDULED, version=1, updated_at_ms=now_ms, next_deadline_ms=waits_until_ms)
+    return Decision(scheduled, (Fact(FactKind.RIDE_REQUESTED),))
 
 
 def next_phase(ride: Ride) -> int:
@@ -121,8 +136,7 @@ def _deadline_passed(ride: Ride, event: DeadlinePassed, now_ms: int, params: Off
     if ride.state in FINAL or (ride.next_deadline_ms is not None and now_ms < ride.next_deadline_ms):
         return Decision(ride)
     if ride.state is RideState.SCHEDULED:
-        begun = replace(ride, state=RideState.SEARCHING, search_began_at_ms=now_ms, next_deadline_ms=now_ms)
-        return Decision(begun)
+        return _search_due(ride, event, now_ms, params)
     if ride.state is RideState.SEARCHING and not search_is_over(ride, now_ms, params):
         return Decision(ride)  # due for another search, which ends in OffersPlanned
     if ride.state in OPEN:
@@ -131,9 +145,31 @@ def _deadline_passed(ride: Ride, event: DeadlinePassed, now_ms: int, params: Off
         ended = _close(ride, RideState.ENDED_BY_OPERATOR)
         return Decision(ended, (_released(ride, ReleaseReason.ENDED_BY_OPERATOR), Fact(FactKind.RIDE_ENDED, text="OVERDUE")))
     if ride.state is RideState.ARRIVED:
-        return Decision(_close(ride, RideState.NO_SHOW), (_released(ride, ReleaseReason.NO_SHOW), Fact(FactKind.RIDE_CANCELLED)))
+        facts = (_released(ride, ReleaseReason.NO_SHOW), Fact(FactKind.RIDE_CANCELLED), _fee_due(ride, FeeKind.NO_SHOW))
+        return Decision(_close(ride, RideState.NO_SHOW), facts)
     cancelled = _close(ride, RideState.CANCELLED_BY_SYSTEM)
-    return Decision(cancelled, (_released(ride, ReleaseReason.CANCELLED_BY_SYSTEM), Fact(FactKind.RIDE_CANCELLED)))
+    reason = Fact(FactKind.RIDE_CANCELLED, text="PICKUP_LIMIT")
+    return Decision(cancelled, (_released(ride, ReleaseReason.CANCELLED_BY_SYSTEM), reason))
+
+
+def _search_due(ride: Ride, event: DeadlinePassed, now_ms: int, params: OfferParams) -> Decision:
+    if now_ms >= search_ends_at_ms(ride.pickup_at_ms, params.schedule):
+        return Decision(_close(ride, RideState.EXPIRED), (Fact(FactKind.RIDE_EXPIRED),))
+    begins_at_ms = search_begins_at_ms(ride.pickup_at_ms, event.expected_pickup_s, params.schedule)
+    if now_ms < begins_at_ms:
+        return Decision(replace(ride, next_deadline_ms=begins_at_ms), (Fact(FactKind.SEARCH_POSTPONED, text="EARLY"),))
+    expected_s = params.schedule.expected_pickup_s if event.expected_pickup_s is None else event.expected_pickup_s
+    return Decision(_searching(ride, now_ms), (Fact(FactKind.SEARCH_BEGAN, expected_pickup_s=expected_s),))
+
+
+def _rider_found_busy(ride: Ride, event: RiderFoundBusy, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state is not RideState.SCHEDULED:
+        return Decision(ride)
+    again_ms = now_ms + round(params.schedule.busy_retry_s * MS_PER_S)
+    if again_ms >= search_ends_at_ms(ride.pickup_at_ms, params.schedule):
+        cancelled = _close(ride, RideState.CANCELLED_BY_SYSTEM)
+        return Decision(cancelled, (Fact(FactKind.RIDE_CANCELLED, text="RIDER_BUSY"),))
+    return Decision(replace(ride, next_deadline_ms=again_ms), (Fact(FactKind.SEARCH_POSTPONED, text="RIDER_BUSY"),))
 
 
 def _phase_over(ride: Ride, now_ms: int, params: OfferParams) -> Decision:
@@ -143,7 +179,8 @@ def _phase_over(ride: Ride, now_ms: int, params: OfferParams) -> Decision:
     if search_is_over(ride, now_ms, params):
         over = replace(ride, state=RideState.EXPIRED, offers=offers, next_deadline_ms=None)
         return Decision(over, (*facts, Fact(FactKind.RIDE_EXPIRED)))
-    return Decision(replace(ride, state=RideState.SEARCHING, offers=offers, next_deadline_ms=now_ms), facts)
+    again = replace(ride, state=RideState.SEARCHING, offers=offers, next_deadline_ms=now_ms)
+    return Decision(_next_round(again, now_ms, params), facts)
 
 
 def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: OfferParams) -> Decision:
@@ -157,7 +194,7 @@ def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: Offer
         wait_ms = round(params.retry_s * MS_PER_S) if widest else 0
         deadline_ms = min(now_ms + wait_ms, _search_ends_at_ms(ride, params))
         phase = ride.phase if widest else event.phase
-        return Decision(replace(ride, phase=phase, next_deadline_ms=deadline_ms))
+        return Decision(_next_round(replace(ride, phase=phase, next_deadline_ms=deadline_ms), now_ms, params))
     expires_at_ms = min(now_ms + round(params.phase(event.phase).timeout_s * MS_PER_S), _search_ends_at_ms(ride, params))
     made = tuple(
         Offer(
@@ -210,7 +247,7 @@ def _offer_accepted(ride: Ride, event: OfferAccepted, now_ms: int, params: Offer
         state=RideState.ACCEPTED,
         offers=_close_live(accepted, OfferState.WITHDRAWN),
         assignment=assignment,
-        next_deadline_ms=now_ms + round(params.pickup_limit_s * MS_PER_S),
+        next_deadline_ms=max(now_ms, ride.pickup_at_ms) + round(params.pickup_limit_s * MS_PER_S),
     )
     return Decision(after, (Fact(FactKind.ASSIGNMENT_BEGAN, offer.driver_id, (offer.offer_id,)),))
 
@@ -233,22 +270,32 @@ def _rider_cancelled(ride: Ride, event: RiderCancelled, now_ms: int, params: Off
     if ride.state is RideState.CANCELLED_BY_RIDER:
         return Decision(ride)
     released = (_released(ride, ReleaseReason.CANCELLED_BY_RIDER),) if ride.state in ASSIGNED else ()
-    return Decision(_close(ride, RideState.CANCELLED_BY_RIDER), (*released, Fact(FactKind.RIDE_CANCELLED)))
+    fee = fee_for_cancelling(ride, now_ms, params.fees)
+    fees = (_fee_due(ride, fee),) if fee is not None else ()
+    return Decision(_close(ride, RideState.CANCELLED_BY_RIDER), (*released, Fact(FactKind.RIDE_CANCELLED), *fees))
 
 
 def _driver_cancelled(ride: Ride, event: DriverCancelled, now_ms: int, params: OfferParams) -> Decision:
     assignment = _assignment_of(ride, event)
-    declined = replace(ride.offer(assignment.offer_id), state=OfferState.DECLINED)  # never again to this driver
-    after = replace(
-        ride,
-        state=RideState.SEARCHING,
-        assignment=None,
-        offers=_with(ride.offers, declined),
-        phase=0,
-        search_began_at_ms=now_ms,
-        next_deadline_ms=now_ms,
-    )
+    after = _taken_back(ride, assignment, now_ms)
     return Decision(after, (_released(ride, ReleaseReason.CANCELLED_BY_DRIVER, event.reason),))
+
+
+def _no_progress(ride: Ride, event: NoProgress, now_ms: int, params: OfferParams) -> Decision:
+    if ride.version != event.version:
+        return Decision(ride)
+    after = _taken_back(ride, _assignment_of(ride, event), now_ms)
+    return Decision(after, (_released(ride, ReleaseReason.NO_PROGRESS),))
+
+
+def _driver_silent(ride: Ride, event: DriverSilent, now_ms: int, params: OfferParams) -> Decision:
+    if ride.version != event.version:
+        return Decision(ride)
+    assignment = _assignment_of(ride, event)
+    released = _released(ride, ReleaseReason.DRIVER_SILENT)
+    if ride.state is RideState.IN_PROGRESS:
+        return Decision(_close(ride, RideState.ENDED_BY_OPERATOR), (released, Fact(FactKind.RIDE_ENDED, text="DRIVER_SILENT")))
+    return Decision(_taken_back(ride, assignment, now_ms), (released,))
 
 
 def _driver_arrived(ride: Ride, event: DriverArrived, now_ms: int, params: OfferParams) -> Decision:
@@ -259,7 +306,7 @@ def _driver_arrived(ride: Ride, event: DriverArrived, now_ms: int, params: Offer
         ride,
         state=RideState.ARRIVED,
         assignment=replace(assignment, arrived_at_ms=now_ms),
-        next_deadline_ms=now_ms + round(params.no_show_after_s * MS_PER_S),
+        next_deadline_ms=max(now_ms, ride.pickup_at_ms) + round(params.no_show_after_s * MS_PER_S),
     )
     return Decision(after, (Fact(FactKind.DRIVER_ARRIVED, event.driver_id),))
 
@@ -296,7 +343,10 @@ _RULES: dict[type, Callable[..., Decision]] = {
     OfferAccepted: _offer_accepted,
     OfferDeclined: _offer_declined,
     RiderCancelled: _rider_cancelled,
+    RiderFoundBusy: _rider_found_busy,
     DriverCancelled: _driver_cancelled,
+    NoProgress: _no_progress,
+    DriverSilent: _driver_silent,
     DriverArrived: _driver_arrived,
     RideStarted: _ride_started,
     RideCompleted: _ride_completed,
@@ -304,10 +354,34 @@ _RULES: dict[type, Callable[..., Decision]] = {
 
 
 def _search_ends_at_ms(ride: Ride, params: OfferParams) -> int:
+    ends_at_ms = _round_ends_at_ms(ride, params)
+    return max(ends_at_ms, search_ends_at_ms(ride.pickup_at_ms, params.schedule)) if ride.pickup_at_ms else ends_at_ms
+
+
+def _round_ends_at_ms(ride: Ride, params: OfferParams) -> int:
     return ride.search_began_at_ms + round(params.search_limit_s * MS_PER_S)
 
 
-def _assignment_of(ride: Ride, event: DriverCancelled | DriverArrived | RideStarted | RideCompleted) -> Assignment:
+def _next_round(ride: Ride, now_ms: int, params: OfferParams) -> Ride:
+    """A scheduled ride is searched in rounds: whoever did not answer in the last one is asked again in the next."""
+    if now_ms < _round_ends_at_ms(ride, params) or search_is_over(ride, now_ms, params):
+        return ride
+    return replace(ride, phase=0, search_began_at_ms=now_ms)
+
+
+def _searching(ride: Ride, now_ms: int) -> Ride:
+    return replace(ride, state=RideState.SEARCHING, phase=0, search_began_at_ms=now_ms, next_deadline_ms=now_ms)
+
+
+def _taken_back(ride: Ride, assignment: Assignment, now_ms: int) -> Ride:
+    """The ride, to be searched again, and never again offered to this driver."""
+    declined = replace(ride.offer(assignment.offer_id), state=OfferState.DECLINED)
+    return replace(_searching(ride, now_ms), assignment=None, offers=_with(ride.offers, declined))
+
+
+def _assignment_of(
+    ride: Ride, event: DriverCancelled | DriverArrived | RideStarted | RideCompleted | NoProgress | DriverSilent
+) -> Assignment:
     if ride.assignment is None:
         raise _illegal(ride, event)
     if ride.assignment.driver_id != event.driver_id:
@@ -330,6 +404,11 @@ def _with(offers: tuple[Offer, ...], changed: Offer) -> tuple[Offer, ...]:
 def _released(ride: Ride, reason: ReleaseReason, text: str = "") -> Fact:
     driver_id = ride.assignment.driver_id if ride.assignment else ""
     return Fact(FactKind.ASSIGNMENT_ENDED, driver_id, release_reason=reason, text=text)
+
+
+def _fee_due(ride: Ride, fee: FeeKind) -> Fact:
+    driver_id = ride.assignment.driver_id if ride.assignment else ""
+    return Fact(FactKind.FEE_DUE, driver_id, fee=fee)
 
 
 def _illegal(ride: Ride, event: Event) -> DomainError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from matching.offers import OfferParams
+from matching.progress import ProgressParams
 from matching.ranking import RankingParams
 from matching.records import RecordParams
 
@@ -32,4 +33,5 @@ class MatchingParams:
     ranking: RankingParams = field(default_factory=RankingParams)
     search: SearchParams = field(default_factory=SearchParams)
     records: RecordParams = field(default_factory=RecordParams)
+    progress: ProgressParams = field(default_factory=ProgressParams)
     tracking_period_s: float = 3.0

@@ -144,6 +144,25 @@ UPDATE matching.rides SET leased_until_ms = $2
 RETURNING ride_id
 """
 
+# A check is no change of the ride: it leaves the version alone, and wakes nobody.
+LEASE_CHECKS = """
+WITH due AS (
+    SELECT ride_id FROM matching.assignments
+     WHERE city_id = $1 AND released_at_ms IS NULL AND GREATEST(checked_at_ms, accepted_at_ms) <= $3
+     LIMIT $4 FOR UPDATE SKIP LOCKED)
+UPDATE matching.assignments a SET checked_at_ms = $2
+  FROM due, matching.rides r
+ WHERE a.ride_id = due.ride_id AND a.released_at_ms IS NULL AND r.ride_id = due.ride_id
+RETURNING r.ride_id, r.state, r.version, r.pickup_lat, r.pickup_lng, (r.body->>'pickup_at_ms')::bigint AS pickup_at_ms,
+          a.driver_id, a.watch
+"""
+
+KEEP_WATCHES = """
+UPDATE matching.assignments a SET watch = kept.watch::jsonb
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS kept (ride_id, driver_id, watch)
+ WHERE a.ride_id = kept.ride_id AND a.driver_id = kept.driver_id AND a.released_at_ms IS NULL
+"""
+
 OPEN_PICKUPS = """
 SELECT pickup_lat, pickup_lng FROM matching.rides WHERE city_id = $1 AND state IN ('SEARCHING', 'OFFERED')
 """

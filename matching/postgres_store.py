@@ -14,7 +14,7 @@ from hexhail.kernel.units import MS_PER_S
 from matching import postgres_statements as sql
 from matching.model import FactKind, Offer, OfferState, Ride
 from matching.records import Answer, RecordParams, answers, step
-from matching.rows import driver_of, offer_of, ride_body, ride_of
+from matching.rows import check_of, driver_of, offer_of, ride_body, ride_of, watch_body
 from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from hexhail.cities import Cities
     from hexhail.kernel.ids import CityId
+    from matching.progress import Check, Watch
 
     Pool = asyncpg.Pool[asyncpg.Record]
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -204,6 +205,21 @@ class PostgresStore:
         async with postgres_errors(), self._pool.acquire() as connection:
             rows = await connection.fetch(sql.OPEN_PICKUPS, city_id)
         return [Place(row["pickup_lat"], row["pickup_lng"]) for row in rows]
+
+    async def lease_checks(self, city_id: CityId, now_ms: int, period_ms: int, limit: int) -> list[Check]:
+        """Rides whose driver nobody has looked at for a period, nor accepted within it. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            return [check_of(row) for row in await connection.fetch(sql.LEASE_CHECKS, city_id, now_ms, now_ms - period_ms, limit)]
+
+    async def keep_watches(self, watches: Sequence[tuple[Check, Watch]]) -> None:
+        """What is remembered until the next check. Raises STORE_UNAVAILABLE."""
+        columns = (
+            [check.ride_id for check, _ in watches],
+            [check.driver_id for check, _ in watches],
+            [watch_body(watch) for _, watch in watches],
+        )
+        async with postgres_errors(), self._pool.acquire() as connection:
+            await connection.execute(sql.KEEP_WATCHES, *columns)
 
     async def live_offers(self, city_id: CityId, driver_id: str, and_these: Sequence[str]) -> list[tuple[Ride, Offer]]:
         """A driver's live offers, and those of `and_these` in whatever state. Raises STORE_UNAVAILABLE."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import CityId, DriverId, OfferId, QuoteId, RideId, RiderId
 from matching.model import Assignment, Offer, OfferState, QuoteFacts, Ride, RideState, Stop
+from matching.progress import Check, Watch
 from matching.records import Record
 from matching.store import Driver
 
@@ -76,6 +77,24 @@ def offer_of(row: Row | Mapping[str, Any]) -> Offer:
         pickup_distance_m=row["pickup_distance_m"],
         shown_at_ms=row["shown_at_ms"],
     )
+
+
+def check_of(row: Row) -> Check:
+    """The check that a row of the statement `LEASE_CHECKS` describes."""
+    return Check(
+        ride_id=RideId(row["ride_id"]),
+        driver_id=DriverId(row["driver_id"]),
+        state=RideState(row["state"]),
+        version=row["version"],
+        pickup=Place(row["pickup_lat"], row["pickup_lng"]),
+        pickup_at_ms=row["pickup_at_ms"],
+        watch=Watch(**json.loads(row["watch"])) if row["watch"] else None,
+    )
+
+
+def watch_body(watch: Watch) -> str:
+    """What is remembered of a driver on a ride, as JSON."""
+    return json.dumps(asdict(watch))
 
 
 def driver_of(row: Row) -> Driver:

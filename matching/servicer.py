@@ -111,6 +111,7 @@ class MatchingServicer(MatchingServiceServicer):
                 wish.stops,
                 wish.quote_token,
                 wish.notes,
+                wish.pickup_at_ms,
                 str(caller),
                 key,
                 lambda ride: pb.RequestRideResponse(ride=wire.write_ride(ride)).SerializeToString(),

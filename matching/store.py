@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.geo import Place
     from matching.candidates import Consideration
     from matching.model import Decision, Offer, Ride
+    from matching.progress import Check, Watch
 
 DriverKey = tuple[CityId, DriverId]
 
@@ -114,6 +115,16 @@ class Rides(Protocol):
 
     async def keep_answer(self, request: RequestKey, answer: bytes, now_ms: int) -> None:
         """What a request is told that changes nothing, for its repeats. Raises RequestRepeated."""
+
+
+class Checks(Protocol):
+    """What is remembered of drivers on a ride, from check to check. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    async def lease_checks(self, city_id: CityId, now_ms: int, period_ms: int, limit: int) -> list[Check]:
+        """Rides whose driver nobody has looked at for a period, nor accepted within it; they count as looked at from now on."""
+
+    async def keep_watches(self, watches: Sequence[tuple[Check, Watch]]) -> None:
+        """What is remembered until the next check. Of assignments that have ended meanwhile, nothing is kept."""
 
 
 class Drivers(Protocol):

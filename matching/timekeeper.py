@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hexhail.kernel.errors import DomainError
+from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
 from hexhail.rpc.background import end
-from matching.model import DeadlinePassed, RideState
+from matching.model import DeadlinePassed, RiderFoundBusy, RideState
 from matching.offers import search_is_over
+from matching.pickup_times import PickupTimes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +44,17 @@ class Timekeeper:
         self._searcher = searcher
         self._clock = clock
         self._params = params
+        self._pickup_times = PickupTimes()
         self._timers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
         self._in_hand: set[str] = set()
-        changer.on_change = self.set_timer
+        changer.on_change = self.notice
+
+    def notice(self, ride: Ride) -> None:
+        """What a change of a ride means here: another deadline, and now and then a pickup to learn from."""
+        self._pickup_times.see(ride)
+        self.set_timer(ride)
 
     def set_timer(self, ride: Ride) -> None:
         """Wakes up at the ride's deadline, unless it is so far away that the sweep will do."""
@@ -106,6 +113,8 @@ class Timekeeper:
         try:
             if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), self._params[ride.city_id]):
                 await self._searcher.search(ride)
+            elif ride.state is RideState.SCHEDULED:
+                await self._begin_search(ride)
             else:
                 await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(), "system")
         except DomainError as error:
@@ -115,6 +124,16 @@ class Timekeeper:
             raise
         finally:
             self._in_hand.discard(ride.ride_id)
+
+    async def _begin_search(self, ride: Ride) -> None:
+        """A scheduled ride's deadline: the fence, which lets a rider have one active ride, may refuse it the search."""
+        expected_s = self._pickup_times.expected_s(ride.city_id, self._clock.now_ms())
+        try:
+            await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(expected_s), "system")
+        except DomainError as refusal:
+            if refusal.reason is not Reason.RIDER_BUSY:
+                raise
+            await self._changer.change(lambda: self._rides.ride(ride.ride_id), RiderFoundBusy(), "system")
 
     def _forget(self, done: asyncio.Task[None]) -> None:
         self._timers.discard(done)

@@ -12,7 +12,7 @@ from hexhail.api.common.v1 import geo_pb2, money_pb2
 from hexhail.api.matching.v1 import driver_pb2, offer_pb2, ride_pb2
 from hexhail.api.matching.v1 import matching_service_pb2 as pb
 from hexhail.kernel import ids
-from hexhail.kernel.errors import DomainError, Reason, invalid
+from hexhail.kernel.errors import invalid
 from hexhail.kernel.geo import Place, bearings_deg, cells_of
 from hexhail.kernel.ids import RideId, RiderId
 from hexhail.kernel.limits import MAX_CAPABILITIES, MAX_QUOTE_TOKEN_BYTES, MAX_RATING_MILLI, MAX_STOPS, MIN_STOPS
@@ -43,6 +43,7 @@ class RideWish:
     stops: tuple[Stop, ...]
     quote_token: bytes
     notes: str
+    pickup_at_ms: int
 
 
 def read_request_key(city_id: str, caller: Principal, request_id: str, message: Message) -> RequestKey:
@@ -53,7 +54,7 @@ def read_request_key(city_id: str, caller: Principal, request_id: str, message: 
 
 
 def read_ride_wish(request: pb.RequestRideRequest, cities: Cities) -> RideWish:
-    """Raises INVALID_FIELD, UNKNOWN_CITY, UNKNOWN_PRODUCT, OUTSIDE_SERVICE_AREA, NOT_IMPLEMENTED (scheduled rides)."""
+    """Raises INVALID_FIELD, UNKNOWN_CITY, UNKNOWN_PRODUCT, OUTSIDE_SERVICE_AREA."""
     city = cities[request.city_id]
     city.product(request.product)
     if not MIN_STOPS <= len(request.stops) <= MAX_STOPS:
@@ -73,9 +74,7 @@ def read_ride_wish(request: pb.RequestRideRequest, cities: Cities) -> RideWish:
     _check_text("notes", request.notes, MAX_NOTES)
     if request.pickup_at_ms < 0:
         raise invalid("pickup_at_ms", "is negative")
-    if request.pickup_at_ms:
-        raise DomainError(Reason.NOT_IMPLEMENTED, "scheduled rides are not built yet", field="pickup_at_ms")
-    return RideWish(city, request.product, tuple(stops), request.quote_token, request.notes)
+    return RideWish(city, request.product, tuple(stops), request.quote_token, request.notes, request.pickup_at_ms)
 
 
 def read_ride_id(ride_id: str, cities: Cities) -> RideId:

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- states: drawn by tools/diagram.py -->\n", "<!-- end of states
 
 def diagram() -> str:
     """The transition table as a Mermaid diagram."""
-    lines = ["```mermaid", "stateDiagram-v2", "  [*] --> SEARCHING: requested"]
+    lines = ["```mermaid", "stateDiagram-v2", "  [*] --> SEARCHING: requested", "  [*] --> SCHEDULED: requested for later"]
     for state, moves in TRANSITIONS.items():
         for happening, ends in moves.items():
             lines += [f"  {state} --> {end}: {happening.lower()}" for end in sorted(ends) if end is not state]

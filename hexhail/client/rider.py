@@ -36,8 +36,8 @@ class RiderApp(SurgeReading):
         answer = await self._calling.ask(self._pricing.GetQuotes, request)
         return tuple(wire.quote_view(quote) for quote in answer.quotes)
 
-    async def request_ride(self, quote: QuoteView, stops: Sequence[Place], notes: str = "") -> RideView:
-        """The ride that this quote buys."""
+    async def request_ride(self, quote: QuoteView, stops: Sequence[Place], notes: str = "", pickup_at_ms: int = 0) -> RideView:
+        """The ride that this quote buys: wanted now, or at `pickup_at_ms`."""
         request = matching_pb.RequestRideRequest(
             request_id=mint_request_id(),
             city_id=self.city_id,
@@ -45,6 +45,7 @@ class RiderApp(SurgeReading):
             stops=wire.stops(stops),
             quote_token=quote.quote_token,
             notes=notes,
+            pickup_at_ms=pickup_at_ms,
         )
         answer = await self._calling.ask(self._matching.RequestRide, request)
         return wire.ride_view(answer.ride)

@@ -98,6 +98,8 @@ class RideView:
     requested_at_ms: int
     updated_at_ms: int
     assignment: AssignmentView | None
+    pickup_at_ms: int = 0
+    """Of a scheduled ride, else 0."""
 
 
 @dataclass(frozen=True, slots=True)

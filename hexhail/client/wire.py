@@ -80,6 +80,7 @@ def ride_view(ride: ride_pb2.Ride) -> RideView:
         requested_at_ms=ride.requested_at_ms,
         updated_at_ms=ride.updated_at_ms,
         assignment=assignment,
+        pickup_at_ms=ride.pickup_at_ms,
     )
 
 

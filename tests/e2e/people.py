@@ -59,6 +59,11 @@ class Phone:
         await until(self.live, f"no offer for {self.app.driver_id}")
         return self.live()[0]
 
+    async def next_offer_of(self, ride_id: str) -> OfferView:
+        """The live offer of this ride, once there is one."""
+        await until(lambda: any(offer.ride_id == ride_id for offer in self.live()), f"no offer of {ride_id}")
+        return next(offer for offer in self.live() if offer.ride_id == ride_id)
+
     async def report(self, place: Place | None = None, clock_error_ms: int = 0, heading_deg: float | None = None) -> Any:
         """One fix, acknowledged; on a stream of its own, which is closed again."""
         self.place = place or self.place
@@ -126,9 +131,9 @@ class Passenger:
         (quote,) = await self.app.quotes(self.stops, ["economy"])
         return quote
 
-    async def request(self, quote: QuoteView | None = None) -> RideView:
+    async def request(self, quote: QuoteView | None = None, pickup_at_ms: int = 0) -> RideView:
         """Asks for a ride and watches it."""
-        ride = await self.app.request_ride(quote or await self.quote(), self.stops)
+        ride = await self.app.request_ride(quote or await self.quote(), self.stops, pickup_at_ms=pickup_at_ms)
         self.ride_id = ride.ride_id
         self._watching = asyncio.create_task(self._watch())
         return ride

@@ -21,7 +21,10 @@ from matching.model import (
     DeadlinePassed,
     DriverArrived,
     DriverCancelled,
+    DriverSilent,
     FactKind,
+    FeeKind,
+    NoProgress,
     OfferAccepted,
     OfferDeclined,
     OfferShown,
@@ -29,10 +32,11 @@ from matching.model import (
     ReleaseReason,
     RideCompleted,
     RiderCancelled,
+    RiderFoundBusy,
     RideStarted,
     RideState,
 )
-from matching.offers import OfferParams, PhaseParams, begin, decide
+from matching.offers import OfferParams, PhaseParams, begin, decide, schedule
 from matching.ranking import PolicyFailure, RankingParams, rank
 from matching.store import Change, Driver
 from tests.matching.rides import NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
@@ -56,6 +60,10 @@ def test_states_have_the_contracts_names() -> None:
 
 def test_every_end_of_an_assignment_has_a_name_in_the_event_log() -> None:
     assert set(ReleaseReason) <= names(event_pb2.AssignmentEndReason, "ASSIGNMENT_END_REASON_")
+
+
+def test_fees_have_the_contracts_names() -> None:
+    assert set(FeeKind) == names(event_pb2.FeeKind, "FEE_KIND_")
 
 
 @pytest.mark.parametrize("state", list(RideState))
@@ -126,9 +134,10 @@ def considered(travel_times_version: str, *, fell_back: bool) -> Consideration:
     )
 
 
-def history(*events: Event) -> list[tuple[Ride | None, Decision]]:
+def history(*events: Event, pickup_at_ms: int = 0) -> list[tuple[Ride | None, Decision]]:
     """Each change of a ride to which these things happen, its request first."""
-    decision = begin(replace(searching(), version=0), NOW_MS)
+    wanted = replace(searching(), version=0, pickup_at_ms=pickup_at_ms)
+    decision = schedule(wanted, NOW_MS, PARAMS) if pickup_at_ms else begin(wanted, NOW_MS)
     changes: list[tuple[Ride | None, Decision]] = [(None, decision)]
     for event in events:
         before = decision.ride
@@ -143,6 +152,8 @@ HISTORIES: list[tuple[Event, ...]] = [
     (ASKED, OfferDeclined("o-d1"), RiderCancelled()),
     (ASKED, DeadlinePassed()),
     (ASKED, OfferAccepted("o-d1"), DriverCancelled("d1", "flat tyre")),
+    (ASKED, OfferAccepted("o-d1"), NoProgress("d1", 3)),
+    (ASKED, OfferAccepted("o-d1"), DriverSilent("d1", 3)),
     (ASKED, OfferAccepted("o-d1"), DriverArrived("d1"), DeadlinePassed()),
     (ASKED, OfferAccepted("o-d1"), DriverArrived("d1"), RideStarted("d1"), DeadlinePassed()),
 ]
@@ -182,8 +193,10 @@ def test_a_search_is_logged_with_the_parts_of_every_score_and_with_the_policy_th
 def test_whatever_happens_to_a_ride_is_told_by_the_event_log() -> None:
     """Every kind of fact comes with an envelope that names ride, version, place in the version, time and actor."""
     told: set[str] = set()
-    for happened in HISTORIES:
-        for before, decision in history(*happened):
+    histories = [history(*happened) for happened in HISTORIES]
+    histories.append(history(RiderFoundBusy(), DeadlinePassed(), DeadlinePassed(), pickup_at_ms=NOW_MS + 7_200_000))
+    for changes in histories:
+        for before, decision in changes:
             for index, (kind, packed) in enumerate(encode_ride_events(Change(before, decision, "somebody"))):
                 envelope = event_pb2.Envelope.FromString(packed)
                 assert envelope.WhichOneof("event") == kind.lower()
@@ -192,6 +205,33 @@ def test_whatever_happens_to_a_ride_is_told_by_the_event_log() -> None:
                 assert (envelope.city_id, envelope.actor) == ("gridport", "somebody")
                 told.add(kind)
     assert told == set(FactKind) - {FactKind.CANDIDATES_RANKED}
+
+
+def envelopes(change: tuple[Ride | None, Decision]) -> list[event_pb2.Envelope]:
+    return [event_pb2.Envelope.FromString(packed) for _, packed in encode_ride_events(Change(*change, "system"))]
+
+
+def test_a_ride_for_later_tells_why_it_waits_and_when_its_search_begins() -> None:
+    pickup_at_ms = NOW_MS + 7_200_000
+    changes = history(RiderFoundBusy(), DeadlinePassed(240.0), DeadlinePassed(240.0), pickup_at_ms=pickup_at_ms)[1:]
+    busy, early, begun = (envelopes(change)[0] for change in changes)
+    first_look_ms = pickup_at_ms - 35 * 60_000
+    assert (busy.search_postponed.reason, busy.search_postponed.until_ms) == ("RIDER_BUSY", first_look_ms + 60_000)
+    assert (early.search_postponed.reason, early.search_postponed.until_ms) == ("EARLY", pickup_at_ms - 9 * 60_000)
+    assert begun.search_began.expected_pickup_s == 240
+    assert begun.at_ms == pickup_at_ms - 9 * 60_000
+
+
+def test_a_fee_that_is_due_names_its_kind_and_both_sides() -> None:
+    no_show = history(ASKED, OfferAccepted("o-d1"), DriverArrived("d1"), DeadlinePassed())[-1]
+    due = envelopes(no_show)[-1].fee_due
+    assert (due.kind, due.rider_id, due.driver_id) == (event_pb2.FEE_KIND_NO_SHOW, "r1", "d1")
+    assert due.at_ms == no_show[1].ride.updated_at_ms
+
+
+def test_a_ride_that_the_system_cancels_says_why() -> None:
+    never_came = history(ASKED, OfferAccepted("o-d1"), DeadlinePassed())[-1]
+    assert [e.ride_cancelled.reason for e in envelopes(never_came) if e.HasField("ride_cancelled")] == ["PICKUP_LIMIT"]
 
 
 def test_a_demand_column_is_as_long_as_its_cells() -> None:

@@ -39,6 +39,10 @@ class _AssignmentEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_A
     ASSIGNMENT_END_REASON_NO_SHOW: _AssignmentEndReason.ValueType  # 5
     ASSIGNMENT_END_REASON_ENDED_BY_OPERATOR: _AssignmentEndReason.ValueType  # 6
     ASSIGNMENT_END_REASON_REASSIGNED: _AssignmentEndReason.ValueType  # 7
+    ASSIGNMENT_END_REASON_NO_PROGRESS: _AssignmentEndReason.ValueType  # 8
+    """The time left to the pickup did not fall, check after check."""
+    ASSIGNMENT_END_REASON_DRIVER_SILENT: _AssignmentEndReason.ValueType  # 9
+    """Location answered, and had not heard of the driver for too long."""
 
 class AssignmentEndReason(_AssignmentEndReason, metaclass=_AssignmentEndReasonEnumTypeWrapper): ...
 
@@ -50,7 +54,32 @@ ASSIGNMENT_END_REASON_CANCELLED_BY_SYSTEM: AssignmentEndReason.ValueType  # 4
 ASSIGNMENT_END_REASON_NO_SHOW: AssignmentEndReason.ValueType  # 5
 ASSIGNMENT_END_REASON_ENDED_BY_OPERATOR: AssignmentEndReason.ValueType  # 6
 ASSIGNMENT_END_REASON_REASSIGNED: AssignmentEndReason.ValueType  # 7
+ASSIGNMENT_END_REASON_NO_PROGRESS: AssignmentEndReason.ValueType  # 8
+"""The time left to the pickup did not fall, check after check."""
+ASSIGNMENT_END_REASON_DRIVER_SILENT: AssignmentEndReason.ValueType  # 9
+"""Location answered, and had not heard of the driver for too long."""
 Global___AssignmentEndReason: _TypeAlias = AssignmentEndReason  # noqa: Y015
+
+class _FeeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEE_KIND_UNSPECIFIED: _FeeKind.ValueType  # 0
+    FEE_KIND_NO_SHOW: _FeeKind.ValueType  # 1
+    """The driver waited at the pickup for as long as it has to, and nobody came."""
+    FEE_KIND_LATE_CANCELLATION: _FeeKind.ValueType  # 2
+    """The rider cancelled later than a grace time after a driver had accepted, and the driver was not late."""
+
+class FeeKind(_FeeKind, metaclass=_FeeKindEnumTypeWrapper): ...
+
+FEE_KIND_UNSPECIFIED: FeeKind.ValueType  # 0
+FEE_KIND_NO_SHOW: FeeKind.ValueType  # 1
+"""The driver waited at the pickup for as long as it has to, and nobody came."""
+FEE_KIND_LATE_CANCELLATION: FeeKind.ValueType  # 2
+"""The rider cancelled later than a grace time after a driver had accepted, and the driver was not late."""
+Global___FeeKind: _TypeAlias = FeeKind  # noqa: Y015
 
 @_typing.final
 class Envelope(_message.Message):
@@ -85,6 +114,9 @@ class Envelope(_message.Message):
     RIDE_CHANGED_FIELD_NUMBER: _builtins.int
     RIDE_ENDED_FIELD_NUMBER: _builtins.int
     WINDOW_ASSIGNED_FIELD_NUMBER: _builtins.int
+    SEARCH_BEGAN_FIELD_NUMBER: _builtins.int
+    SEARCH_POSTPONED_FIELD_NUMBER: _builtins.int
+    FEE_DUE_FIELD_NUMBER: _builtins.int
     DRIVER_UPSERTED_FIELD_NUMBER: _builtins.int
     DRIVER_WENT_ONLINE_FIELD_NUMBER: _builtins.int
     DRIVER_WENT_OFFLINE_FIELD_NUMBER: _builtins.int
@@ -146,6 +178,12 @@ class Envelope(_message.Message):
     @_builtins.property
     def window_assigned(self) -> Global___WindowAssigned: ...
     @_builtins.property
+    def search_began(self) -> Global___SearchBegan: ...
+    @_builtins.property
+    def search_postponed(self) -> Global___SearchPostponed: ...
+    @_builtins.property
+    def fee_due(self) -> Global___FeeDue: ...
+    @_builtins.property
     def driver_upserted(self) -> Global___DriverUpserted: ...
     @_builtins.property
     def driver_went_online(self) -> Global___DriverWentOnline: ...
@@ -197,6 +235,9 @@ class Envelope(_message.Message):
         ride_changed: Global___RideChanged | None = ...,
         ride_ended: Global___RideEnded | None = ...,
         window_assigned: Global___WindowAssigned | None = ...,
+        search_began: Global___SearchBegan | None = ...,
+        search_postponed: Global___SearchPostponed | None = ...,
+        fee_due: Global___FeeDue | None = ...,
         driver_upserted: Global___DriverUpserted | None = ...,
         driver_went_online: Global___DriverWentOnline | None = ...,
         driver_went_offline: Global___DriverWentOffline | None = ...,
@@ -209,11 +250,11 @@ class Envelope(_message.Message):
         fare_finalized: Global___FareFinalized | None = ...,
         fixes_logged: Global___FixesLogged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "search_began", b"search_began", "search_postponed", b"search_postponed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "search_began", b"search_began", "search_postponed", b"search_postponed", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "search_began", "search_postponed", "fee_due", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -561,20 +602,104 @@ class RideCancelled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     state: _ride_pb2.RideState.ValueType
     """CANCELLED_BY_RIDER, CANCELLED_BY_SYSTEM or NO_SHOW."""
+    reason: _builtins.str
+    """Of CANCELLED_BY_SYSTEM: "RIDER_BUSY" (a scheduled ride, while the rider was on another until too late) or "PICKUP_LIMIT" (the
+    driver never arrived); else empty.
+    """
     def __init__(
         self,
         *,
         state: _ride_pb2.RideState.ValueType = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RideCancelled: _TypeAlias = RideCancelled  # noqa: Y015
+
+@_typing.final
+class SearchBegan(_message.Message):
+    """A scheduled ride is searched from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_PICKUP_S_FIELD_NUMBER: _builtins.int
+    expected_pickup_s: _builtins.int
+    """How long a pickup was expected to take: the search begins so much, and a margin, before the pickup time."""
+    def __init__(
+        self,
+        *,
+        expected_pickup_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_pickup_s", b"expected_pickup_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBegan: _TypeAlias = SearchBegan  # noqa: Y015
+
+@_typing.final
+class SearchPostponed(_message.Message):
+    """A scheduled ride waits on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    until_ms: _builtins.int
+    """When it is looked at again."""
+    reason: _builtins.str
+    """"EARLY" (recent pickups took less time than was allowed for) or "RIDER_BUSY" (the rider is on another ride)."""
+    def __init__(
+        self,
+        *,
+        until_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchPostponed: _TypeAlias = SearchPostponed  # noqa: Y015
+
+@_typing.final
+class FeeDue(_message.Message):
+    """The rider owes a fee, the driver is due one; how much is pricing's matter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    RIDER_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    kind: Global___FeeKind.ValueType
+    rider_id: _builtins.str
+    driver_id: _builtins.str
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: Global___FeeKind.ValueType = ...,
+        rider_id: _builtins.str = ...,
+        driver_id: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "driver_id", b"driver_id", "kind", b"kind", "rider_id", b"rider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeeDue: _TypeAlias = FeeDue  # noqa: Y015
 
 @_typing.final
 class RideExpired(_message.Message):

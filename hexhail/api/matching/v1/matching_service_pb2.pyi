@@ -41,7 +41,9 @@ class RequestRideRequest(_message.Message):
     notes: _builtins.str
     """At most 500 characters."""
     pickup_at_ms: _builtins.int
-    """Later than now for a scheduled ride, else 0."""
+    """When a scheduled ride is to be picked up, else 0: as far ahead as the city's `[matching.offers.schedule]` says (15 minutes to 7
+    days by default), or INVALID_FIELD.
+    """
     @_builtins.property
     def stops(self) -> _containers.RepeatedCompositeFieldContainer[_ride_pb2.Stop]:
         """2 to 10, the same as the quote's."""

@@ -179,8 +179,10 @@ class MatchingServiceServicer:
     """
 
     def RequestRide(self, request, context):
-        """A rider wants a ride (role rider). Fails with OUTSIDE_SERVICE_AREA, UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT),
-        QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
+        """A rider wants a ride (role rider): now, or with pickup_at_ms later. Then it is SCHEDULED, and becomes SEARCHING by itself in good
+        time; its rider may have another ride meanwhile, and its quote must be valid now, not then. Fails with OUTSIDE_SERVICE_AREA,
+        UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT), QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION; not for a
+        scheduled ride), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

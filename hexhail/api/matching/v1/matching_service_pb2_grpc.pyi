@@ -41,8 +41,10 @@ class MatchingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MatchingServiceAsyncStub: ...
     RequestRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.RequestRideRequest, _matching_service_pb2.RequestRideResponse]
-    """A rider wants a ride (role rider). Fails with OUTSIDE_SERVICE_AREA, UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT),
-    QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
+    """A rider wants a ride (role rider): now, or with pickup_at_ms later. Then it is SCHEDULED, and becomes SEARCHING by itself in good
+    time; its rider may have another ride meanwhile, and its quote must be valid now, not then. Fails with OUTSIDE_SERVICE_AREA,
+    UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT), QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION; not for a
+    scheduled ride), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
     """
     GetRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.GetRideRequest, _matching_service_pb2.GetRideResponse]
     """One ride (its rider, its driver, operators). Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED)."""
@@ -127,8 +129,10 @@ class MatchingServiceAsyncStub(MatchingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RequestRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.RequestRideRequest, _matching_service_pb2.RequestRideResponse]  # type: ignore[assignment]
-    """A rider wants a ride (role rider). Fails with OUTSIDE_SERVICE_AREA, UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT),
-    QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
+    """A rider wants a ride (role rider): now, or with pickup_at_ms later. Then it is SCHEDULED, and becomes SEARCHING by itself in good
+    time; its rider may have another ride meanwhile, and its quote must be valid now, not then. Fails with OUTSIDE_SERVICE_AREA,
+    UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT), QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION; not for a
+    scheduled ride), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
     """
     GetRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.GetRideRequest, _matching_service_pb2.GetRideResponse]  # type: ignore[assignment]
     """One ride (its rider, its driver, operators). Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED)."""
@@ -216,8 +220,10 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.RequestRideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.RequestRideResponse, _abc.Awaitable[_matching_service_pb2.RequestRideResponse]]:
-        """A rider wants a ride (role rider). Fails with OUTSIDE_SERVICE_AREA, UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT),
-        QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
+        """A rider wants a ride (role rider): now, or with pickup_at_ms later. Then it is SCHEDULED, and becomes SEARCHING by itself in good
+        time; its rider may have another ride meanwhile, and its quote must be valid now, not then. Fails with OUTSIDE_SERVICE_AREA,
+        UNKNOWN_PRODUCT, QUOTE_ALTERED (INVALID_ARGUMENT), QUOTE_EXPIRED, QUOTE_USED, RIDER_BUSY (FAILED_PRECONDITION; not for a
+        scheduled ride), NOT_YOURS (PERMISSION_DENIED), PEER_UNAVAILABLE (UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
