@@ -57,6 +57,7 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server that ends says so to idle connections, and asyncpg then takes them for busy ones
     OSError,
 )
 

@@ -431,5 +431,13 @@ async def test_a_deadlock_that_postgresql_broke_is_a_conflict_and_a_defect_of_ou
             raise _Unfit("a text where a number belongs")
 
 
+async def test_a_connection_over_which_postgresql_has_said_goodbye_is_an_outage() -> None:
+    """As asyncpg has it, it is then in the midst of another operation, until it is closed a moment later."""
+    with pytest.raises(DomainError) as raised:
+        async with postgres_errors():
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    assert raised.value.reason is Reason.STORE_UNAVAILABLE
+
+
 class _Unfit(asyncpg.InterfaceError, ValueError):
     """As asyncpg says that a value does not fit a statement."""
