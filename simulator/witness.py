@@ -23,8 +23,21 @@ class Interval:
     end_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """An interval that began while another of its driver had not ended, or (`of_ride`) one of its ride and another driver."""
+
+    second: Interval
+    of_ride: bool
+
+
 def double_assignments(intervals: Iterable[Interval]) -> int:
-    """How often was a driver bound to a second ride, or a ride to a second driver, before the first was released?
+    """How often was a driver bound to a second ride, or a ride to a second driver, before the first was released?"""
+    return len(overlaps(intervals))
+
+
+def overlaps(intervals: Iterable[Interval]) -> list[Overlap]:
+    """Which bindings began before their driver, or their ride, was released from an earlier one?
 
     By begin: each interval counts once where an earlier one of the same driver had not ended, and once where an earlier one
     of the same ride and another driver had not. One that begins at the instant in which the other ends does not count. The
@@ -39,16 +52,33 @@ def double_assignments(intervals: Iterable[Interval]) -> int:
             kept[key] = interval
         elif interval.end_ms is not None:
             kept[key] = min(known, interval, key=_end_ms)
-    found = 0
+    found: list[Overlap] = []
     of_driver: dict[str, float] = defaultdict(lambda: -math.inf)
     of_ride: dict[str, dict[str, float]] = defaultdict(dict)
     for interval in (kept[key] for key in sorted(kept)):
         winners = of_ride[interval.ride_id]
-        found += of_driver[interval.driver_id] > interval.begin_ms
-        found += any(end_ms > interval.begin_ms for driver, end_ms in winners.items() if driver != interval.driver_id)
+        if of_driver[interval.driver_id] > interval.begin_ms:
+            found.append(Overlap(interval, of_ride=False))
+        if any(end_ms > interval.begin_ms for driver, end_ms in winners.items() if driver != interval.driver_id):
+            found.append(Overlap(interval, of_ride=True))
         of_driver[interval.driver_id] = max(of_driver[interval.driver_id], _end_ms(interval))
         winners[interval.driver_id] = max(winners.get(interval.driver_id, -math.inf), _end_ms(interval))
     return found
+
+
+def bindings(events: Iterable[tuple[str, int, str, bool]]) -> list[Interval]:
+    """From accept to release: (ride id, time, driver id, whether it began or ended) in the order of the log -> intervals."""
+    open_since: dict[tuple[str, str], int] = {}
+    intervals: list[Interval] = []
+    for ride_id, at_ms, driver_id, began in events:
+        key = (ride_id, driver_id)
+        if began:
+            if key in open_since:
+                intervals.append(Interval(open_since[key], ride_id, driver_id))
+            open_since[key] = at_ms
+        else:
+            intervals.append(Interval(open_since.pop(key, at_ms), ride_id, driver_id, at_ms))
+    return intervals + [Interval(begun_ms, ride_id, driver_id) for (ride_id, driver_id), begun_ms in open_since.items()]
 
 
 def _end_ms(interval: Interval) -> float:

@@ -18,10 +18,22 @@ from rich.console import Console
 from hexhail import __version__
 from hexhail.cities import CityError, load_city
 from hexhail.cli.bench import bench_commands
+from hexhail.cli.chaos import add_chaos
 from hexhail.cli.city import city_commands
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.folders import temporary_data_dir
-from hexhail.cli.running import TOKEN_KEY, addresses_of, demo, drive, erase_driver, offset_to, report, serve_workers, up
+from hexhail.cli.running import (
+    TOKEN_KEY,
+    addresses_of,
+    demo,
+    drive,
+    erase_driver,
+    offset_to,
+    report,
+    serve_workers,
+    up,
+    write_json,
+)
 from hexhail.cli.serving import RUNNERS
 from hexhail.cli.town import Wish, default_city
 from hexhail.cli.traffic import traffic_commands
@@ -260,3 +272,4 @@ def _fail(line: str) -> NoReturn:
 app.add_typer(city_commands(_fail), name="city")
 app.add_typer(traffic_commands(_settings, _fail), name="traffic")
 app.add_typer(bench_commands(_settings, _check_json, _run), name="bench")
+add_chaos(app, _settings, _check_json, _run, write_json)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from hexhail.api.events.v1 import event_pb2
-from simulator.witness import Interval
+from simulator.witness import bindings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from simulator.witness import Interval
 
 _ASSIGNMENTS = """
 SELECT aggregate_id, at_ms, envelope FROM matching.outbox
@@ -42,16 +44,10 @@ async def logged_assignments(postgres_dsn: str, city_id: str, after: int = 0) ->
 
 def intervals_of(events: Iterable[tuple[str, int, event_pb2.Envelope]]) -> list[Interval]:
     """From accept to release: (ride id, time, envelope) in the order of the log -> intervals."""
-    open_since: dict[tuple[str, str], int] = {}
-    intervals: list[Interval] = []
-    for ride_id, at_ms, envelope in events:
-        if envelope.HasField("assignment_began"):
-            key = (ride_id, envelope.assignment_began.driver_id)
-            if key in open_since:
-                intervals.append(Interval(open_since[key], ride_id, key[1]))
-            open_since[key] = at_ms
-        else:
-            driver_id = envelope.assignment_ended.driver_id
-            begun_ms = open_since.pop((ride_id, driver_id), at_ms)
-            intervals.append(Interval(begun_ms, ride_id, driver_id, at_ms))
-    return intervals + [Interval(begun_ms, ride_id, driver_id) for (ride_id, driver_id), begun_ms in open_since.items()]
+    return bindings(_binding(ride_id, at_ms, envelope) for ride_id, at_ms, envelope in events)
+
+
+def _binding(ride_id: str, at_ms: int, envelope: event_pb2.Envelope) -> tuple[str, int, str, bool]:
+    if envelope.HasField("assignment_began"):
+        return ride_id, at_ms, envelope.assignment_began.driver_id, True
+    return ride_id, at_ms, envelope.assignment_ended.driver_id, False

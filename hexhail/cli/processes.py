@@ -182,7 +182,7 @@ async def kept_running(processes: Sequence[Process]) -> AsyncIterator[None]:
                 children[process.name] = Child(process.launch())
             async with asyncio.TaskGroup() as group:
                 for process in processes:
-                    group.create_task(children[process.name].ready(partial(_why_unhealthy, process.health_address), _READY_S))
+                    group.create_task(children[process.name].ready(partial(why_unhealthy, process.health_address), _READY_S))
         except* StoreError as errors:
             raise ServiceError(str(errors.exceptions[0])) from None
         keepers = {process.name: partial(_keep_up, process, children) for process in processes}
@@ -221,7 +221,8 @@ async def _keep_up(process: Process, children: dict[str, Child]) -> None:
         children[name] = Child(process.launch())
 
 
-async def _why_unhealthy(address: str) -> str | None:
+async def why_unhealthy(address: str) -> str | None:
+    """Why the service there is not healthy; None where it is."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
             reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)

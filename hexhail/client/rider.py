@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 class RiderApp(SurgeReading):
     """One rider. Every call raises DomainError or RpcError."""
 
-    def __init__(self, channels: Channels, city_id: str, rider_id: str, token: str) -> None:
+    def __init__(self, channels: Channels, city_id: str, rider_id: str, token: str, *, attempts: int = 4) -> None:
+        """`attempts` : how often a call goes out at most while the service cannot answer, under one request_id."""
         self.city_id = city_id
         self.rider_id = rider_id
-        self._calling = Calling(token)
+        self._calling = Calling(token, attempts=attempts)
         self._matching = channels.matching(rider_id)
         self._pricing = channels.pricing(rider_id)
 
