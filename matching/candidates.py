@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -26,9 +27,16 @@ class NotOffered(StrEnum):
     NO_SESSION = "NO_SESSION"
     DECLINED_BEFORE = "DECLINED_BEFORE"
     OFFERED_BEFORE = "OFFERED_BEFORE"
+    """In this search: saw the offer and left it."""
+    NOT_SHOWN_BEFORE = "NOT_SHOWN_BEFORE"
+    """In this search: was asked as often as one who never sees an offer is."""
     UNREACHABLE = "UNREACHABLE"
     CLAIMED = "CLAIMED"
     OUTRANKED = "OUTRANKED"
+
+
+UNSHOWN_LIMIT = 2
+"""So often a search asks a driver whose phone does not show the offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class Consideration:
     """Every candidate of one phase: its place in the ranking, or why it has none.
 
     reasons : str[n], empty for those who can be asked
+    second_chance : bool[n], those whose last offer of this search never came to be seen: they are asked once nobody else is left
     travel_times_version : names the travel times of the candidates' pickup_eta_s
     travel_times_fell_back : the city's own router did not answer, so another one did
     """
@@ -62,10 +71,12 @@ class Consideration:
     as_of_ms: int
     travel_times_version: str = ""
     travel_times_fell_back: bool = False
+    second_chance: tuple[bool, ...] = ()
 
     def eligible(self) -> list[int]:
-        """Rows that can be asked, best first."""
-        return [row for row in self.ranking.order.tolist() if not self.reasons[row]]
+        """Rows that can be asked, best first; second chances after all first ones."""
+        rows = [row for row in self.ranking.order.tolist() if not self.reasons[row]]
+        return sorted(rows, key=self.second_chance.__getitem__) if any(self.second_chance) else rows
 
 
 def consider(
@@ -86,11 +97,9 @@ def consider(
     """
     declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
     # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
-    missed = {
-        offer.driver_id
-        for offer in ride.offers
-        if offer.state is OfferState.EXPIRED and offer.made_at_ms >= ride.search_began_at_ms
-    }
+    expired = [o for o in ride.offers if o.state is OfferState.EXPIRED and o.made_at_ms >= ride.search_began_at_ms]
+    ignored = {offer.driver_id for offer in expired if offer.shown_at_ms}
+    unshown = Counter[str](offer.driver_id for offer in expired if not offer.shown_at_ms)
     ids = candidates.driver_ids
     checks: list[tuple[NotOffered, Bools]] = [
         (NotOffered.UNKNOWN_DRIVER, ~facts.known),
@@ -99,7 +108,8 @@ def consider(
         (NotOffered.BUSY, facts.busy),
         (NotOffered.HAS_OFFER, facts.has_live_offer),
         (NotOffered.DECLINED_BEFORE, np.array([i in declined for i in ids], dtype=np.bool_)),
-        (NotOffered.OFFERED_BEFORE, np.array([i in missed for i in ids], dtype=np.bool_)),
+        (NotOffered.OFFERED_BEFORE, np.array([i in ignored for i in ids], dtype=np.bool_)),
+        (NotOffered.NOT_SHOWN_BEFORE, np.array([unshown[i] >= UNSHOWN_LIMIT for i in ids], dtype=np.bool_)),
         (NotOffered.NO_SESSION, ~facts.has_session),
         (NotOffered.UNREACHABLE, ~np.isfinite(candidates.pickup_eta_s)),
     ]
@@ -119,6 +129,7 @@ def consider(
         as_of_ms,
         travel_times_version,
         travel_times_fell_back,
+        tuple(i in unshown for i in ids),
     )
 
 

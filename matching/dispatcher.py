@@ -10,7 +10,7 @@ import structlog
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import RideId, RiderId, mint
 from matching.changer import MAX_ATTEMPTS
-from matching.model import OfferAccepted, OfferDeclined, Ride
+from matching.model import OfferAccepted, OfferDeclined, OfferWithdrawn, Ride
 from matching.notices import driver_subject
 from matching.offers import begin, schedule
 from matching.schedule import check_pickup_at
@@ -122,6 +122,12 @@ class Dispatcher:
         """
         return await self._changer.change(lambda: self._rides.ride(ride_id), event, actor, request, answer)
 
+    async def operator_event(
+        self, ride_id: RideId, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
+    ) -> Ride:
+        """What an operator does to a ride. Raises RIDE_NOT_FOUND, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE."""
+        return await self._changer.change(lambda: self._rides.ride(ride_id), event, actor, request, answer)
+
     async def offer_event(
         self, driver_id: str, event: Event, offer_id: str, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
     ) -> Ride:
@@ -194,11 +200,51 @@ class Dispatcher:
         """
         if (await self._drivers.driver(city_id, driver_id)).online:
             return  # an old request repeated: the driver has come back since
+        await self._close_offers(city_id, driver_id, lambda offer_id: OfferDeclined(offer_id, by_driver=False), actor)
+
+    async def suspend_driver(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        suspended: bool,
+        reason: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+    ) -> Driver:
+        """A driver who gets no offers until it is lifted, or who gets them again; `settle_suspended` does the rest.
+
+        Raises DRIVER_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        return await self._changer.to_the_end(self._set_suspended(city_id, driver_id, suspended, reason, actor, request, answer))
+
+    async def settle_suspended(self, city_id: CityId, driver_id: str, actor: str) -> None:
+        """Withdraws what is still offered to a driver who is suspended, and ends its session. Doing it again does no harm.
+
+        Raises DRIVER_NOT_FOUND, CONFLICT, STORE_UNAVAILABLE.
+        """
+        if (await self._drivers.driver(city_id, driver_id)).suspended:
+            await self._close_offers(city_id, driver_id, OfferWithdrawn, actor)
+
+    async def _close_offers(self, city_id: CityId, driver_id: str, event: Callable[[str], Event], actor: str) -> None:
         for _, offer in await self._rides.live_offers(city_id, driver_id, ()):
-            await self._changer.change(
-                self._ride_of_offer(offer.offer_id, driver_id), OfferDeclined(offer.offer_id, by_driver=False), actor
-            )
+            await self._changer.change(self._ride_of_offer(offer.offer_id, driver_id), event(offer.offer_id), actor)
         await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+
+    async def _set_suspended(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        suspended: bool,
+        reason: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+    ) -> Driver:
+        now_ms = self._clock.now_ms()
+        driver = await self._drivers.set_suspended(city_id, driver_id, suspended, reason, actor, request, answer, now_ms)
+        await self._teller.tell([driver])
+        return driver
 
     async def _set_online(
         self,

@@ -50,8 +50,8 @@ def _traffic_version(change: Change) -> str:
     return ride.travel_times_version or ride.quote.travel_times_version
 
 
-def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str) -> bytes:
-    """The envelope of a change of a driver."""
+def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str, note: str) -> bytes:
+    """The envelope of a change of a driver; `note` is what an operator said of it."""
     envelope = event_pb2.Envelope(
         city_id=driver.city_id,
         aggregate_id=driver.driver_id,
@@ -64,6 +64,8 @@ def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str) -> b
         envelope.driver_upserted.driver.CopyFrom(write_driver(driver))
     elif kind == "DRIVER_WENT_ONLINE":
         envelope.driver_went_online.SetInParent()
+    elif kind == "DRIVER_SUSPENDED":
+        envelope.driver_suspended.CopyFrom(event_pb2.DriverSuspended(suspended=driver.suspended, reason=note))
     else:
         envelope.driver_went_offline.SetInParent()
     return envelope.SerializeToString()
@@ -126,6 +128,9 @@ _ENVELOPES: dict[FactKind, Callable[[Ride, Fact], event_pb2.Envelope]] = {
     ),
     FactKind.OFFER_DECLINED: lambda _, fact: event_pb2.Envelope(
         offer_declined=event_pb2.OfferDeclined(offer_id=fact.offer_ids[0], driver_id=fact.driver_id)
+    ),
+    FactKind.OFFER_WITHDRAWN: lambda _, fact: event_pb2.Envelope(
+        offer_withdrawn=event_pb2.OfferWithdrawn(offer_id=fact.offer_ids[0], driver_id=fact.driver_id)
     ),
     FactKind.OFFERS_EXPIRED: lambda ride, fact: event_pb2.Envelope(
         offers_expired=event_pb2.OffersExpired(phase=ride.phase, offer_ids=fact.offer_ids)

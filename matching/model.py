@@ -48,6 +48,7 @@ class Happening(StrEnum):
     OFFER_SHOWN = "OFFER_SHOWN"
     OFFER_ACCEPTED = "OFFER_ACCEPTED"
     OFFER_DECLINED = "OFFER_DECLINED"
+    OFFER_WITHDRAWN = "OFFER_WITHDRAWN"
     RIDER_CANCELLED = "RIDER_CANCELLED"
     RIDER_FOUND_BUSY = "RIDER_FOUND_BUSY"
     DRIVER_CANCELLED = "DRIVER_CANCELLED"
@@ -56,6 +57,7 @@ class Happening(StrEnum):
     DRIVER_ARRIVED = "DRIVER_ARRIVED"
     RIDE_STARTED = "RIDE_STARTED"
     RIDE_COMPLETED = "RIDE_COMPLETED"
+    REASSIGNED_BY_OPERATOR = "REASSIGNED_BY_OPERATOR"
     ENDED_BY_OPERATOR = "ENDED_BY_OPERATOR"
 
 
@@ -78,6 +80,7 @@ TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
         _H.OFFER_SHOWN: frozenset({_S.OFFERED}),
         _H.OFFER_ACCEPTED: frozenset({_S.ACCEPTED}),
         _H.OFFER_DECLINED: frozenset({_S.OFFERED, _S.SEARCHING}),
+        _H.OFFER_WITHDRAWN: frozenset({_S.OFFERED, _S.SEARCHING}),
         _H.DEADLINE_PASSED: frozenset({_S.SEARCHING, _S.EXPIRED}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
@@ -87,6 +90,7 @@ TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
         _H.DRIVER_CANCELLED: frozenset({_S.SEARCHING}),
         _H.NO_PROGRESS: frozenset({_S.SEARCHING}),
         _H.DRIVER_SILENT: frozenset({_S.SEARCHING}),
+        _H.REASSIGNED_BY_OPERATOR: frozenset({_S.SEARCHING}),
         _H.DEADLINE_PASSED: frozenset({_S.CANCELLED_BY_SYSTEM}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
@@ -95,6 +99,7 @@ TRANSITIONS: dict[RideState, dict[Happening, frozenset[RideState]]] = {
         _H.RIDE_STARTED: frozenset({_S.IN_PROGRESS}),
         _H.DRIVER_CANCELLED: frozenset({_S.SEARCHING}),
         _H.DRIVER_SILENT: frozenset({_S.SEARCHING}),
+        _H.REASSIGNED_BY_OPERATOR: frozenset({_S.SEARCHING}),
         _H.DEADLINE_PASSED: frozenset({_S.NO_SHOW}),
         _H.RIDER_CANCELLED: frozenset({_S.CANCELLED_BY_RIDER}),
         _H.ENDED_BY_OPERATOR: frozenset({_S.ENDED_BY_OPERATOR}),
@@ -287,6 +292,14 @@ class OfferDeclined:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferWithdrawn:
+    """The offer is taken from the driver, who may not have it now; it says nothing of what the driver wants."""
+
+    offer_id: str
+    kind = Happening.OFFER_WITHDRAWN
+
+
+@dataclass(frozen=True, slots=True)
 class RiderCancelled:
     """The rider does not want it any more."""
 
@@ -351,12 +364,29 @@ class RideCompleted:
     kind = Happening.RIDE_COMPLETED
 
 
+@dataclass(frozen=True, slots=True)
+class ReassignedByOperator:
+    """An operator takes the ride from its driver, for another to have it."""
+
+    reason: str = ""
+    kind = Happening.REASSIGNED_BY_OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class EndedByOperator:
+    """An operator ends the ride, wherever it stands."""
+
+    reason: str = ""
+    kind = Happening.ENDED_BY_OPERATOR
+
+
 Event = (
     DeadlinePassed
     | OffersPlanned
     | OfferShown
     | OfferAccepted
     | OfferDeclined
+    | OfferWithdrawn
     | RiderCancelled
     | RiderFoundBusy
     | DriverCancelled
@@ -365,6 +395,8 @@ Event = (
     | DriverArrived
     | RideStarted
     | RideCompleted
+    | ReassignedByOperator
+    | EndedByOperator
 )
 
 
@@ -379,6 +411,7 @@ class ReleaseReason(StrEnum):
     ENDED_BY_OPERATOR = "ENDED_BY_OPERATOR"
     NO_PROGRESS = "NO_PROGRESS"
     DRIVER_SILENT = "DRIVER_SILENT"
+    REASSIGNED = "REASSIGNED"
 
 
 class FeeKind(StrEnum):
@@ -398,6 +431,7 @@ class FactKind(StrEnum):
     OFFERS_MADE = "OFFERS_MADE"
     OFFER_SHOWN = "OFFER_SHOWN"
     OFFER_DECLINED = "OFFER_DECLINED"
+    OFFER_WITHDRAWN = "OFFER_WITHDRAWN"
     OFFERS_EXPIRED = "OFFERS_EXPIRED"
     ASSIGNMENT_BEGAN = "ASSIGNMENT_BEGAN"
     ASSIGNMENT_ENDED = "ASSIGNMENT_ENDED"

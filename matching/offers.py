@@ -23,6 +23,7 @@ from matching.model import (
     DriverArrived,
     DriverCancelled,
     DriverSilent,
+    EndedByOperator,
     Event,
     Fact,
     FactKind,
@@ -34,6 +35,8 @@ from matching.model import (
     OfferShown,
     OffersPlanned,
     OfferState,
+    OfferWithdrawn,
+    ReassignedByOperator,
     ReleaseReason,
     Ride,
     RideCompleted,
@@ -261,9 +264,16 @@ def _offer_declined(ride: Ride, event: OfferDeclined, now_ms: int, params: Offer
     fact = Fact(FactKind.OFFER_DECLINED, offer.driver_id, (offer.offer_id,))
     shown_at_ms = offer.shown_at_ms or (now_ms if event.by_driver else 0)
     after = replace(ride, offers=_with(ride.offers, replace(offer, state=OfferState.DECLINED, shown_at_ms=shown_at_ms)))
-    if not after.live_offers():
-        after = replace(after, state=RideState.SEARCHING, next_deadline_ms=now_ms)
-    return Decision(after, (fact,))
+    return Decision(_searched_if_nobody_is_asked(after, now_ms), (fact,))
+
+
+def _offer_withdrawn(ride: Ride, event: OfferWithdrawn, now_ms: int, params: OfferParams) -> Decision:
+    offer = ride.offer(event.offer_id)
+    if offer.state is not OfferState.LIVE:
+        return Decision(ride)
+    fact = Fact(FactKind.OFFER_WITHDRAWN, offer.driver_id, (offer.offer_id,))
+    after = replace(ride, offers=_with(ride.offers, replace(offer, state=OfferState.WITHDRAWN)))
+    return Decision(_searched_if_nobody_is_asked(after, now_ms), (fact,))
 
 
 def _rider_cancelled(ride: Ride, event: RiderCancelled, now_ms: int, params: OfferParams) -> Decision:
@@ -336,12 +346,28 @@ def _ride_completed(ride: Ride, event: RideCompleted, now_ms: int, params: Offer
     return Decision(after, facts)
 
 
+def _reassigned_by_operator(ride: Ride, event: ReassignedByOperator, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state not in ASSIGNED or ride.assignment is None:
+        raise _illegal(ride, event)
+    after = _taken_back(ride, ride.assignment, now_ms)
+    return Decision(after, (_released(ride, ReleaseReason.REASSIGNED, event.reason),))
+
+
+def _ended_by_operator(ride: Ride, event: EndedByOperator, now_ms: int, params: OfferParams) -> Decision:
+    if ride.state is RideState.ENDED_BY_OPERATOR:
+        return Decision(ride)
+    released = (_released(ride, ReleaseReason.ENDED_BY_OPERATOR, event.reason),) if ride.state in ASSIGNED else ()
+    ended = _close(ride, RideState.ENDED_BY_OPERATOR)
+    return Decision(ended, (*released, Fact(FactKind.RIDE_ENDED, text=event.reason)))
+
+
 _RULES: dict[type, Callable[..., Decision]] = {
     DeadlinePassed: _deadline_passed,
     OffersPlanned: _offers_planned,
     OfferShown: _offer_shown,
     OfferAccepted: _offer_accepted,
     OfferDeclined: _offer_declined,
+    OfferWithdrawn: _offer_withdrawn,
     RiderCancelled: _rider_cancelled,
     RiderFoundBusy: _rider_found_busy,
     DriverCancelled: _driver_cancelled,
@@ -350,6 +376,8 @@ _RULES: dict[type, Callable[..., Decision]] = {
     DriverArrived: _driver_arrived,
     RideStarted: _ride_started,
     RideCompleted: _ride_completed,
+    ReassignedByOperator: _reassigned_by_operator,
+    EndedByOperator: _ended_by_operator,
 }
 
 
@@ -367,6 +395,10 @@ def _next_round(ride: Ride, now_ms: int, params: OfferParams) -> Ride:
     if now_ms < _round_ends_at_ms(ride, params) or search_is_over(ride, now_ms, params):
         return ride
     return replace(ride, phase=0, search_began_at_ms=now_ms)
+
+
+def _searched_if_nobody_is_asked(ride: Ride, now_ms: int) -> Ride:
+    return ride if ride.live_offers() else replace(ride, state=RideState.SEARCHING, next_deadline_ms=now_ms)
 
 
 def _searching(ride: Ride, now_ms: int) -> Ride:

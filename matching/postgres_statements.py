@@ -39,6 +39,27 @@ UPDATE matching.drivers d SET online = $3, version = {_NEXT_VERSION}, updated_at
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
+SET_SUSPENDED = f"""
+UPDATE matching.drivers d SET suspended = $3, version = {_NEXT_VERSION}, updated_at_ms = $4,
+       free_since_ms = CASE WHEN d.suspended AND NOT $3 THEN $4 ELSE d.free_since_ms END
+ WHERE d.city_id = $1 AND d.driver_id = $2
+RETURNING {_DRIVER_COLUMNS}
+"""  # noqa: S608 - constants only
+
+DRIVER_STATS = """
+SELECT count(*) AS online, count(*) FILTER (WHERE NOT d.suspended AND a.driver_id IS NULL) AS available
+  FROM matching.drivers d
+  LEFT JOIN matching.assignments a
+    ON a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL
+ WHERE d.city_id = $1 AND d.online
+"""
+
+# Rides that are not over are those with a deadline, which have an index of their own.
+RIDE_STATS = """
+SELECT state, count(*) AS rides, sum($2 - requested_at_ms)::bigint AS waited_ms, max($2 - requested_at_ms) AS longest_ms
+  FROM matching.rides WHERE city_id = $1 AND next_deadline_ms IS NOT NULL GROUP BY state
+"""
+
 # `Step` of matching/records.py, which says what the values are.
 _RECORD_STEP = """
        shown_milli = round(d.shown_milli * $4::float8)::bigint + $5,
@@ -56,9 +77,12 @@ UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, fre
  WHERE d.city_id = $1 AND d.driver_id = $2
 """  # noqa: S608 - constants only
 
-ANY_ASSIGNED = """
+# Whoever goes offline or is suspended now waits for the offer, and then finds it: no offer slips past into nobody's hands.
+ANY_ASSIGNED_OR_GONE = """
 SELECT EXISTS (SELECT 1 FROM matching.assignments
                 WHERE city_id = $1 AND driver_id = ANY($2) AND released_at_ms IS NULL)
+    OR (SELECT count(*) FROM (SELECT 1 FROM matching.drivers
+                WHERE city_id = $1 AND driver_id = ANY($2) AND online AND NOT suspended FOR SHARE) AS there) < cardinality($2)
 """
 
 # $3 only keeps the numbers of the step's values where the statement above has them.

@@ -12,10 +12,10 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from hexhail.kernel.units import MS_PER_S
 from matching import postgres_statements as sql
-from matching.model import FactKind, Offer, OfferState, Ride
+from matching.model import OPEN, FactKind, Offer, OfferState, Ride, RideState
 from matching.records import Answer, RecordParams, answers, step
 from matching.rows import check_of, driver_of, offer_of, ride_body, ride_of, watch_body
-from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated
+from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated, Stats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     EncodeRideEvents = Callable[[Change], list[tuple[str, bytes]]]
-    EncodeDriverEvent = Callable[[Driver, str, int, str], bytes]
+    EncodeDriverEvent = Callable[[Driver, str, int, str, str], bytes]
 
 REPEATS_KEPT_MS = 24 * 3600 * MS_PER_S
 _PAGE = 1_000
@@ -168,8 +168,8 @@ class PostgresStore:
         changed = sorted((offer for offer in ride.offers if offer not in known), key=lambda offer: offer.driver_id)
         await connection.executemany(sql.UPSERT_OFFER, [_offer_values(ride, offer) for offer in changed])
         asked = [offer.driver_id for offer in changed if offer.state is OfferState.LIVE]
-        if asked and await connection.fetchval(sql.ANY_ASSIGNED, ride.city_id, asked):
-            raise Conflict("a driver to be asked has accepted another ride meanwhile")
+        if asked and await connection.fetchval(sql.ANY_ASSIGNED_OR_GONE, ride.city_id, asked):
+            raise Conflict("a driver to be asked has accepted another ride or gone meanwhile")
         touched = await self._change_drivers(connection, change)
         events = self._encode_ride_events(change)
         await connection.executemany(
@@ -187,7 +187,7 @@ class PostgresStore:
         """Assignments and records, as the change leaves them; the drivers whose state is another one."""
         ride, params = change.decision.ride, self._records[change.decision.ride.city_id]
         given: dict[Answer, list[str]] = {}
-        for driver_id, answer in answers(change.before, ride):
+        for driver_id, answer in answers(change.before, change.decision):
             given.setdefault(answer, []).append(driver_id)
         given.pop(Answer.ACCEPTED, None)  # counted where the driver is bound to the ride
         for answer, driver_ids in given.items():
@@ -305,6 +305,41 @@ class PostgresStore:
                 raise DomainError(Reason.DRIVER_SUSPENDED if known else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
             return await self._driver_changed(connection, driver_of(row), kind, actor, request, answer, now_ms)
 
+    async def set_suspended(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        suspended: bool,
+        reason: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """No more offers for a driver, or offers again. Raises DRIVER_NOT_FOUND, RequestRepeated, STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(sql.SET_SUSPENDED, city_id, driver_id, suspended, now_ms)
+            if row is None:
+                raise DomainError(Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
+            return await self._driver_changed(
+                connection, driver_of(row), "DRIVER_SUSPENDED", actor, request, answer, now_ms, reason
+            )
+
+    async def stats(self, city_id: CityId, now_ms: int) -> Stats:
+        """How the city stands. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            (drivers,) = await connection.fetch(sql.DRIVER_STATS, city_id)
+            rows = await connection.fetch(sql.RIDE_STATS, city_id, now_ms)
+        waiting = [row for row in rows if RideState(row["state"]) in OPEN]
+        count = sum(row["rides"] for row in waiting)
+        return Stats(
+            drivers_online=drivers["online"],
+            drivers_available=drivers["available"],
+            rides={RideState(row["state"]): row["rides"] for row in rows},
+            waited_mean_s=sum(row["waited_ms"] for row in waiting) / count / MS_PER_S if count else 0.0,
+            waited_max_s=max((row["longest_ms"] for row in waiting), default=0) / MS_PER_S,
+        )
+
     async def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
         """Every driver that is online, on a ride, or changed since then, in pages. Raises STORE_UNAVAILABLE."""
         last = ""
@@ -326,8 +361,9 @@ class PostgresStore:
         request: RequestKey,
         answer: Callable[[Driver], bytes],
         now_ms: int,
+        note: str = "",
     ) -> Driver:
-        envelope = self._encode_driver_event(driver, kind, now_ms, actor)
+        envelope = self._encode_driver_event(driver, kind, now_ms, actor, note)
         await connection.execute(sql.INSERT_EVENT, driver.city_id, driver.driver_id, driver.version, 0, now_ms, kind, envelope)
         await _keep_answer(connection, request, answer(driver), now_ms)
         return driver

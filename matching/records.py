@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hexhail.kernel.units import MS_PER_S
-from matching.model import OfferState
+from matching.model import OfferState, ReleaseReason
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools, Floats, Ints
-    from matching.model import Offer, Ride
+    from matching.model import Decision, Offer, Ride
 
 _IMAGINED_SHOWN_MILLI = 10_000
 _IMAGINED_ACCEPTED_MILLI = 9_000
 """Ten imagined offers, nine of them accepted, stand for a driver of whom little is known (our choice)."""
+
+_GIVEN_BACK = frozenset({ReleaseReason.CANCELLED_BY_DRIVER, ReleaseReason.NO_PROGRESS})
+"""Releases that are the driver's doing: not an operator's, nor the rider's, nor a telephone's that fell silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Answer(StrEnum):
     NOT_TAKEN = "NOT_TAKEN"
     """Declined, or left to expire."""
     GIVEN_BACK = "GIVEN_BACK"
-    """Accepted before, and now cancelled by the driver: the acceptance is taken off again."""
+    """Accepted before, and then cancelled by the driver, or not driven to: the acceptance is taken off again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,19 @@ class Step:
     accepted_gain_milli: int
 
 
-def answers(before: Ride | None, after: Ride) -> list[tuple[str, Answer]]:
+def answers(before: Ride | None, decision: Decision) -> list[tuple[str, Answer]]:
     """Whose record does this change of a ride go into, and how? Driver and answer, in the order of the offers."""
     known = {offer.offer_id: offer for offer in before.offers} if before else {}
-    given = [(offer.driver_id, _answer(known.get(offer.offer_id), offer)) for offer in after.offers]
-    return [(driver_id, answer) for driver_id, answer in given if answer is not None]
+    given = [(offer.driver_id, _answer(known.get(offer.offer_id), offer)) for offer in decision.ride.offers]
+    back = [(fact.driver_id, Answer.GIVEN_BACK) for fact in decision.facts if fact.release_reason in _GIVEN_BACK]
+    return [(driver_id, answer) for driver_id, answer in given if answer is not None] + back
 
 
 def _answer(before: Offer | None, offer: Offer) -> Answer | None:
-    if before is None or before.state is offer.state:
+    if before is None or before.state is not OfferState.LIVE:
         return None
     if offer.state is OfferState.ACCEPTED:
         return Answer.ACCEPTED
-    if before.state is OfferState.ACCEPTED:
-        return Answer.GIVEN_BACK if offer.state is OfferState.DECLINED else None
     over = offer.state in (OfferState.DECLINED, OfferState.EXPIRED)
     return Answer.NOT_TAKEN if over and offer.shown_at_ms else None
 

@@ -16,8 +16,10 @@ from matching import wire
 from matching.model import (
     DriverArrived,
     DriverCancelled,
+    EndedByOperator,
     OfferDeclined,
     OfferShown,
+    ReassignedByOperator,
     Ride,
     RideCompleted,
     RiderCancelled,
@@ -246,6 +248,33 @@ class MatchingServicer(MatchingServiceServicer):
             raise DomainError(Reason.NOT_YOURS, "a driver may ask for itself only", driver_id=request.driver_id)
         return pb.GetDriverResponse(driver=wire.write_driver(await self._drivers.driver(city.city_id, request.driver_id)))
 
+    async def SuspendDriver(self, request: pb.SuspendDriverRequest, context: Context) -> pb.SuspendDriverResponse:
+        """No more offers for this driver, until lifted."""
+        city_id, driver_id, reason = wire.read_suspension(request, self._cities)
+        actor = str(principal())
+
+        async def act(key: RequestKey, answer: Callable[[Driver], bytes]) -> Driver:
+            return await self._dispatcher.suspend_driver(city_id, driver_id, request.suspended, reason, actor, key, answer)
+
+        reply = await self._driver_state_change(request, city_id, pb.SuspendDriverResponse, act)
+        await self._dispatcher.settle_suspended(city_id, driver_id, actor)
+        return reply
+
+    async def EndRide(self, request: pb.EndRideRequest, context: Context) -> pb.EndRideResponse:
+        """An operator ends the ride."""
+        return await self._operator_change(request, EndedByOperator(wire.read_reason(request.reason)), pb.EndRideResponse)
+
+    async def ReassignRide(self, request: pb.ReassignRideRequest, context: Context) -> pb.ReassignRideResponse:
+        """An operator takes the ride from its driver: it is searched again."""
+        return await self._operator_change(
+            request, ReassignedByOperator(wire.read_reason(request.reason)), pb.ReassignRideResponse
+        )
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        """How the city stands."""
+        now_ms = self._clock.now_ms()
+        return wire.write_stats(await self._drivers.stats(self._cities[request.city_id].city_id, now_ms), now_ms)
+
     async def CountDemand(self, request: pb.CountDemandRequest, context: Context) -> pb.CountDemandResponse:
         """Open requests per cell."""
         city = self._cities[request.city_id]
@@ -314,6 +343,15 @@ class MatchingServicer(MatchingServiceServicer):
 
         async def act(key: RequestKey, answer: Callable[[Ride], bytes]) -> Ride:
             return await self._dispatcher.driver_event(ride_id, event, actor, key, answer)
+
+        return await self._ride_change(request, ride_id, kind, act)
+
+    async def _operator_change(self, request: Any, event: Event, kind: type[M]) -> M:
+        ride_id = wire.read_ride_id(request.ride_id, self._cities)
+        actor = str(principal())
+
+        async def act(key: RequestKey, answer: Callable[[Ride], bytes]) -> Ride:
+            return await self._dispatcher.operator_event(ride_id, event, actor, key, answer)
 
         return await self._ride_change(request, ride_id, kind, act)
 

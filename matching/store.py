@@ -9,11 +9,11 @@ from hexhail.kernel.ids import CityId, DriverId
 from matching.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hexhail.kernel.geo import Place
     from matching.candidates import Consideration
-    from matching.model import Decision, Offer, Ride
+    from matching.model import Decision, Offer, Ride, RideState
     from matching.progress import Check, Watch
 
 DriverKey = tuple[CityId, DriverId]
@@ -57,6 +57,21 @@ class Driver:
     def key(self) -> DriverKey:
         """City and id."""
         return self.city_id, self.driver_id
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How a city stands: its drivers who are online, and its rides that are not over, by state.
+
+    drivers_available : of those online, not suspended and on no ride
+    waited_mean_s, waited_max_s : since they were requested, of rides in SEARCHING and OFFERED; 0 where there are none
+    """
+
+    drivers_online: int
+    drivers_available: int
+    rides: Mapping[RideState, int]
+    waited_mean_s: float
+    waited_max_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,22 @@ class Drivers(Protocol):
         now_ms: int,
     ) -> Driver:
         """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated."""
+
+    async def set_suspended(
+        self,
+        city_id: CityId,
+        driver_id: str,
+        suspended: bool,
+        reason: str,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Driver], bytes],
+        now_ms: int,
+    ) -> Driver:
+        """No more offers for a driver, or offers again. Raises DRIVER_NOT_FOUND, RequestRepeated."""
+
+    async def stats(self, city_id: CityId, now_ms: int) -> Stats:
+        """How the city stands."""
 
     def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
         """Every driver that is online, on a ride, or changed since then, in pages."""

@@ -97,13 +97,15 @@ class Watcher:
                 await mail.event.wait()
 
     async def offers(self, city_id: CityId, driver_id: str, stream_id: str) -> AsyncIterator[OffersSeen]:
-        """A driver's live offers, then those that change; ends when the driver goes offline or has a newer session.
+        """A driver's live offers, then those that change; ends when the driver goes offline, is suspended or has a newer session.
 
-        Raises DRIVER_NOT_FOUND, DRIVER_OFFLINE.
+        Raises DRIVER_NOT_FOUND, DRIVER_OFFLINE, DRIVER_SUSPENDED.
         """
         driver = await self._drivers.driver(city_id, driver_id)
         if not driver.online:
             raise DomainError(Reason.DRIVER_OFFLINE, "go online first", driver_id=driver_id)
+        if driver.suspended:
+            raise DomainError(Reason.DRIVER_SUSPENDED, "an operator has to lift it", driver_id=driver_id)
         mail = _OffersMail(asyncio.Event())
         with (
             self._notices.watch(offers_subject(city_id, driver_id), mail.on_offers),
@@ -142,7 +144,8 @@ class Watcher:
     async def _still_there(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:
         if not await self._sessions.holds(city_id, driver_id, stream_id):
             return False
-        return (await self._drivers.driver(city_id, driver_id)).online
+        driver = await self._drivers.driver(city_id, driver_id)
+        return driver.online and not driver.suspended
 
 
 def _unshown(offer: Offer) -> Offer:

@@ -16,9 +16,9 @@ from hexhail.kernel.errors import invalid
 from hexhail.kernel.geo import Place, bearings_deg, cells_of
 from hexhail.kernel.ids import RideId, RiderId
 from hexhail.kernel.limits import MAX_CAPABILITIES, MAX_QUOTE_TOKEN_BYTES, MAX_RATING_MILLI, MAX_STOPS, MIN_STOPS
-from matching.model import OfferState, Ride, Stop
+from matching.model import OfferState, Ride, RideState, Stop
 from matching.records import acceptance_milli
-from matching.store import Driver, RequestKey
+from matching.store import Driver, RequestKey, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +120,12 @@ def read_driver(request: pb.UpsertDriverRequest, cities: Cities) -> tuple[City, 
     return city, request.driver_id, tuple(dict.fromkeys(request.capabilities)), request.rating_milli
 
 
+def read_suspension(request: pb.SuspendDriverRequest, cities: Cities) -> tuple[ids.CityId, str, str]:
+    """City, driver and what the operator says of it. Raises INVALID_FIELD, UNKNOWN_CITY."""
+    city = cities[request.city_id]
+    return city.city_id, ids.check_name("driver_id", request.driver_id), read_reason(request.reason)
+
+
 def read_resolution(resolution: int, city: City) -> int:
     """Raises INVALID_FIELD."""
     if resolution > city.index_resolution:
@@ -188,6 +194,22 @@ def write_driver(driver: Driver) -> driver_pb2.Driver:
         acceptance_milli=int(rate[0]),
         free_since_ms=driver.free_since_ms if driver.free else 0,
         updated_at_ms=driver.updated_at_ms,
+    )
+
+
+def write_stats(stats: Stats, now_ms: int) -> pb.GetStatsResponse:
+    """How a city stands."""
+    return pb.GetStatsResponse(
+        as_of_ms=now_ms,
+        drivers_online=stats.drivers_online,
+        drivers_available=stats.drivers_available,
+        rides=[
+            pb.RideStateCount(state=ride_pb2.RideState.Value(f"RIDE_STATE_{state.value}"), count=stats.rides[state])
+            for state in RideState
+            if state in stats.rides
+        ],
+        waited_mean_s=round(stats.waited_mean_s),
+        waited_max_s=round(stats.waited_max_s),
     )
 
 

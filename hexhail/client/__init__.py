@@ -21,6 +21,7 @@ from hexhail.client.views import (
     RideState,
     RideView,
     SessionView,
+    StatsView,
     SurgeView,
     TrackingView,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Role",
     "RpcError",
     "SessionView",
+    "StatsView",
     "SurgeView",
     "TrackingView",
     "is_passing",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hexhail.client.channels import Channels
-    from hexhail.client.views import DriverView, RideView
+    from hexhail.client.views import DriverView, RideView, StatsView
 
 
 class OperatorApp(SurgeReading):
@@ -45,6 +45,30 @@ class OperatorApp(SurgeReading):
         request = matching_pb.GetDriverRequest(city_id=self.city_id, driver_id=driver_id)
         return wire.driver_view((await self._calling.ask(self._matching.GetDriver, request)).driver)
 
+    async def suspend_driver(self, driver_id: str, reason: str = "") -> DriverView:
+        """No more offers for a driver, until it is lifted; a ride that it is on goes on."""
+        return await self._set_suspended(driver_id, True, reason)
+
+    async def lift_suspension(self, driver_id: str, reason: str = "") -> DriverView:
+        """Offers for a driver again."""
+        return await self._set_suspended(driver_id, False, reason)
+
+    async def end_ride(self, ride_id: str, reason: str = "") -> RideView:
+        """Ends a ride wherever it stands."""
+        request = matching_pb.EndRideRequest(request_id=mint_request_id(), ride_id=ride_id, reason=reason)
+        return wire.ride_view((await self._calling.ask(self._matching.EndRide, request)).ride)
+
+    async def reassign_ride(self, ride_id: str, reason: str = "") -> RideView:
+        """Takes a ride from its driver: it is searched again, for others."""
+        request = matching_pb.ReassignRideRequest(request_id=mint_request_id(), ride_id=ride_id, reason=reason)
+        return wire.ride_view((await self._calling.ask(self._matching.ReassignRide, request)).ride)
+
+    async def stats(self) -> StatsView:
+        """How the city stands."""
+        return wire.stats_view(
+            await self._calling.ask(self._matching.GetStats, matching_pb.GetStatsRequest(city_id=self.city_id))
+        )
+
     async def erase_driver(self, driver_id: str) -> bool:
         """Has location forget all that it keeps of a driver; was anything known?"""
         request = location_pb.EraseDriverRequest(city_id=self.city_id, driver_id=driver_id)
@@ -54,3 +78,9 @@ class OperatorApp(SurgeReading):
         """One ride."""
         answer = await self._calling.ask(self._matching.GetRide, matching_pb.GetRideRequest(ride_id=ride_id))
         return wire.ride_view(answer.ride)
+
+    async def _set_suspended(self, driver_id: str, suspended: bool, reason: str) -> DriverView:
+        request = matching_pb.SuspendDriverRequest(
+            request_id=mint_request_id(), city_id=self.city_id, driver_id=driver_id, suspended=suspended, reason=reason
+        )
+        return wire.driver_view((await self._calling.ask(self._matching.SuspendDriver, request)).driver)

@@ -144,6 +144,9 @@ class OfferView:
     multiplier_milli: int
     remaining_ms: int
     trip_duration_s: int = 0
+    trip_distance_m: int = 0
+    direction_deg: float = 0.0
+    """From pickup to drop-off, clockwise from north."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,22 @@ class DriverView:
     online: bool
     suspended: bool
     ride_id: str
+    acceptance_milli: int = 0
+    """Share of the offers accepted that it saw to their end, of late."""
+    free_since_ms: int = 0
+    """0 for whoever is not free."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsView:
+    """How a city stands: drivers, rides that are not over by state, and how long those that wait have waited."""
+
+    as_of_ms: int
+    drivers_online: int
+    drivers_available: int
+    rides: Mapping[RideState, int]
+    waited_mean_s: int
+    waited_max_s: int
 
 
 @dataclass(frozen=True, slots=True)

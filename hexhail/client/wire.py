@@ -19,6 +19,7 @@ from hexhail.client.views import (
     RideState,
     RideView,
     SessionView,
+    StatsView,
     SurgeView,
     TrackingView,
 )
@@ -125,6 +126,8 @@ def offer_view(offer: offer_pb2.Offer) -> OfferView:
         multiplier_milli=offer.multiplier_milli,
         remaining_ms=offer.remaining_ms,
         trip_duration_s=offer.trip_duration_s,
+        trip_distance_m=offer.trip_distance_m,
+        direction_deg=offer.direction_deg,
     )
 
 
@@ -138,6 +141,20 @@ def driver_view(driver: driver_pb2.Driver) -> DriverView:
         online=driver.online,
         suspended=driver.suspended,
         ride_id=driver.ride_id,
+        acceptance_milli=driver.acceptance_milli,
+        free_since_ms=driver.free_since_ms,
+    )
+
+
+def stats_view(stats: matching_service_pb2.GetStatsResponse) -> StatsView:
+    """How a city stands, as operators see it."""
+    return StatsView(
+        as_of_ms=stats.as_of_ms,
+        drivers_online=stats.drivers_online,
+        drivers_available=stats.drivers_available,
+        rides={_RIDE_STATES[each.state]: each.count for each in stats.rides},
+        waited_mean_s=stats.waited_mean_s,
+        waited_max_s=stats.waited_max_s,
     )
 
 

@@ -40,7 +40,7 @@ async def pass_time(world: World, seconds: float) -> None:
 async def test_the_top_three_are_asked_then_the_next_three_then_the_ride_expires(
     stores: Stores, postgres_dsn: str, valkey: object
 ) -> None:
-    """Given seven drivers who never answer: three are asked for 5 s, the next three for 5 s, the last, and at 30 s it is over."""
+    """Given seven drivers who only look: three are asked for 5 s, the next three for 5 s, the last, and at 30 s it is over."""
     async with (
         world_of(stores, gridport(matching=NEAREST_FIRST)) as world,
         phones(world, row(7)) as crowd,
@@ -51,6 +51,8 @@ async def test_the_top_three_are_asked_then_the_next_three_then_the_ride_expires
             await until(lambda e=expected: {p.app.driver_id for p in crowd if p.live()} == set(e), f"not {expected}")  # type: ignore[misc]
             for phone in crowd:
                 await phone.report()
+                for offer in phone.live():
+                    await phone.app.ack(offer.offer_id)
             await pass_time(world, PHASE_S)
         for _ in range(8):
             await pass_time(world, 2)

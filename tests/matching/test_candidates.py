@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matching.candidates import Consideration, DriverFacts, NotOffered, consider, with_outcome
-from matching.model import OfferState, Ride
+from matching.model import OfferState, Ride, RideState
 from matching.offers import OfferParams, decide
 from tests.matching.rides import GOOD, NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
 
@@ -48,9 +48,33 @@ def test_a_driver_to_whom_no_way_leads_is_not_asked() -> None:
 def test_nobody_is_asked_twice_for_one_ride() -> None:
     ride = offered("declined", "ignored")
     ride = replace(ride, offers=(replace(ride.offers[0], state=OfferState.DECLINED), ride.offers[1]))
-    ride = replace(ride, offers=(ride.offers[0], replace(ride.offers[1], state=OfferState.EXPIRED)))
+    seen = replace(ride.offers[1], state=OfferState.EXPIRED, shown_at_ms=NOW_MS)
+    ride = replace(ride, offers=(ride.offers[0], seen))
     result = considered(ride, candidates("declined", "ignored", "new"), facts({}, {}, {}))
     assert result.reasons == (NotOffered.DECLINED_BEFORE, NotOffered.OFFERED_BEFORE, "")
+
+
+def missed(*driver_ids: str) -> Ride:
+    """A ride whose offers to these drivers, one phase after another, expired without being shown."""
+    ride = searching()
+    for driver_id in driver_ids:
+        ride = decide(ride, plan(ride, driver_id), NOW_MS, OfferParams()).ride
+        gone = tuple(replace(offer, state=OfferState.EXPIRED) for offer in ride.offers)
+        ride = replace(ride, state=RideState.SEARCHING, offers=gone)
+    return ride
+
+
+def test_who_was_never_shown_the_offer_has_a_second_chance_after_all_first_ones() -> None:
+    result = considered(missed("deaf"), candidates("deaf", "new", "newer"), facts({}, {}, {}))
+    assert result.reasons == ("", "", "")
+    assert result.eligible() == [1, 2, 0]
+
+
+def test_who_never_shows_an_offer_is_asked_twice_in_a_search_and_no_more() -> None:
+    twice = missed("deaf", "deaf")
+    assert considered(twice, candidates("deaf"), facts({})).reasons == (NotOffered.NOT_SHOWN_BEFORE,)
+    again = replace(twice, search_began_at_ms=NOW_MS + 1)
+    assert considered(again, candidates("deaf"), facts({})).eligible() == [0]
 
 
 def test_of_several_reasons_the_one_that_lasts_longest_is_named() -> None:

@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matching.model import DeadlinePassed, DriverCancelled, OfferAccepted, OfferDeclined, OfferShown, OfferState, RiderCancelled
+from matching.model import (
+    DeadlinePassed,
+    Decision,
+    DriverCancelled,
+    EndedByOperator,
+    OfferAccepted,
+    OfferDeclined,
+    OfferShown,
+    OfferState,
+    OfferWithdrawn,
+    ReassignedByOperator,
+    RiderCancelled,
+)
 from matching.offers import OfferParams, decide
 from matching.records import Answer, Record, RecordParams, acceptance_milli, after, answers, idle_s
 from tests.matching.rides import NOW_MS, offered
@@ -32,31 +44,39 @@ def run(*given: Answer) -> Record:
 def test_an_offer_that_was_seen_counts_however_it_ended_and_one_that_was_not_does_not() -> None:
     ride = offered("looks", "deaf")
     ride = decide(ride, OfferShown("o-looks"), NOW_MS, OfferParams()).ride
-    assert answers(ride, decide(ride, DeadlinePassed(), PHASE_OVER_MS, OfferParams()).ride) == [("looks", Answer.NOT_TAKEN)]
+    assert answers(ride, decide(ride, DeadlinePassed(), PHASE_OVER_MS, OfferParams())) == [("looks", Answer.NOT_TAKEN)]
 
 
 def test_an_offer_that_another_driver_or_the_rider_took_away_counts_for_nobody() -> None:
     ride = offered("quick", "slow")
     ride = decide(ride, OfferShown("o-slow"), NOW_MS, OfferParams()).ride
-    assert answers(ride, decide(ride, OfferAccepted("o-quick"), NOW_MS, OfferParams()).ride) == [("quick", Answer.ACCEPTED)]
-    assert answers(ride, decide(ride, RiderCancelled(), NOW_MS, OfferParams()).ride) == []
+    assert answers(ride, decide(ride, OfferAccepted("o-quick"), NOW_MS, OfferParams())) == [("quick", Answer.ACCEPTED)]
+    assert answers(ride, decide(ride, RiderCancelled(), NOW_MS, OfferParams())) == []
 
 
 def test_a_ride_given_back_was_not_accepted() -> None:
     ride = decide(offered("d1"), OfferAccepted("o-d1"), NOW_MS, OfferParams()).ride
-    assert answers(ride, decide(ride, DriverCancelled("d1"), NOW_MS, OfferParams()).ride) == [("d1", Answer.GIVEN_BACK)]
+    assert answers(ride, decide(ride, DriverCancelled("d1"), NOW_MS, OfferParams())) == [("d1", Answer.GIVEN_BACK)]
     assert run(Answer.ACCEPTED, Answer.GIVEN_BACK) == run(Answer.NOT_TAKEN)
+
+
+def test_what_an_operator_does_is_not_the_drivers_doing() -> None:
+    ride = decide(offered("d1"), OfferShown("o-d1"), NOW_MS, OfferParams()).ride
+    assert answers(ride, decide(ride, OfferWithdrawn("o-d1"), NOW_MS, OfferParams())) == []
+    assert answers(ride, decide(ride, EndedByOperator("test"), NOW_MS, OfferParams())) == []
+    ride = decide(ride, OfferAccepted("o-d1"), NOW_MS, OfferParams()).ride
+    assert answers(ride, decide(ride, ReassignedByOperator("test"), NOW_MS, OfferParams())) == []
 
 
 def test_whoever_declines_has_seen_the_offer() -> None:
     ride = offered("d1")
-    assert answers(ride, decide(ride, OfferDeclined("o-d1"), NOW_MS, OfferParams()).ride) == [("d1", Answer.NOT_TAKEN)]
+    assert answers(ride, decide(ride, OfferDeclined("o-d1"), NOW_MS, OfferParams())) == [("d1", Answer.NOT_TAKEN)]
 
 
 def test_what_has_not_changed_does_not_count_again() -> None:
     ride = offered("d1")
     over = replace(ride, offers=(replace(ride.offers[0], state=OfferState.DECLINED, shown_at_ms=NOW_MS),))
-    assert answers(over, replace(over, notes="at the side door")) == []
+    assert answers(over, Decision(replace(over, notes="at the side door"))) == []
 
 
 def test_after_a_half_life_an_answer_weighs_half() -> None:

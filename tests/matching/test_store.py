@@ -198,7 +198,7 @@ async def test_a_driver_on_a_ride_is_not_asked(bench: Bench) -> None:
 
 async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one who was asked while on a ride: the unique index holds by itself."""
-    monkeypatch.setattr(postgres_statements, "ANY_ASSIGNED", "SELECT $1::text IS NULL AND $2::text[] IS NULL")
+    monkeypatch.setattr(postgres_statements, "ANY_ASSIGNED_OR_GONE", "SELECT $1::text IS NULL AND $2::text[] IS NULL")
     await bench.driver("d1")
     first = await bench.offer(await bench.request(1), "d1")
     await bench.happen(first, OfferAccepted(first.offers[0].offer_id))

@@ -85,6 +85,8 @@ class FakeDrivers:
     drivers: Any = None
     upsert_driver: Any = None
     set_online: Any = None
+    set_suspended: Any = None
+    stats: Any = None
 
 
 def driver(driver_id: str, version: int = 1) -> Driver:

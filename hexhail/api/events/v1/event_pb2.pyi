@@ -117,6 +117,7 @@ class Envelope(_message.Message):
     SEARCH_BEGAN_FIELD_NUMBER: _builtins.int
     SEARCH_POSTPONED_FIELD_NUMBER: _builtins.int
     FEE_DUE_FIELD_NUMBER: _builtins.int
+    OFFER_WITHDRAWN_FIELD_NUMBER: _builtins.int
     DRIVER_UPSERTED_FIELD_NUMBER: _builtins.int
     DRIVER_WENT_ONLINE_FIELD_NUMBER: _builtins.int
     DRIVER_WENT_OFFLINE_FIELD_NUMBER: _builtins.int
@@ -184,6 +185,8 @@ class Envelope(_message.Message):
     @_builtins.property
     def fee_due(self) -> Global___FeeDue: ...
     @_builtins.property
+    def offer_withdrawn(self) -> Global___OfferWithdrawn: ...
+    @_builtins.property
     def driver_upserted(self) -> Global___DriverUpserted: ...
     @_builtins.property
     def driver_went_online(self) -> Global___DriverWentOnline: ...
@@ -238,6 +241,7 @@ class Envelope(_message.Message):
         search_began: Global___SearchBegan | None = ...,
         search_postponed: Global___SearchPostponed | None = ...,
         fee_due: Global___FeeDue | None = ...,
+        offer_withdrawn: Global___OfferWithdrawn | None = ...,
         driver_upserted: Global___DriverUpserted | None = ...,
         driver_went_online: Global___DriverWentOnline | None = ...,
         driver_went_offline: Global___DriverWentOffline | None = ...,
@@ -250,11 +254,11 @@ class Envelope(_message.Message):
         fare_finalized: Global___FareFinalized | None = ...,
         fixes_logged: Global___FixesLogged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "search_began", b"search_began", "search_postponed", b"search_postponed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offer_withdrawn", b"offer_withdrawn", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "search_began", b"search_began", "search_postponed", b"search_postponed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "search_began", b"search_began", "search_postponed", b"search_postponed", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offer_withdrawn", b"offer_withdrawn", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "search_began", b"search_began", "search_postponed", b"search_postponed", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "search_began", "search_postponed", "fee_due", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "search_began", "search_postponed", "fee_due", "offer_withdrawn", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -465,6 +469,30 @@ class OfferDeclined(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OfferDeclined: _TypeAlias = OfferDeclined  # noqa: Y015
+
+@_typing.final
+class OfferWithdrawn(_message.Message):
+    """Taken from the driver by itself: it was suspended. Offers that go because the ride went to another, or ended, are not told apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    offer_id: _builtins.str
+    driver_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        offer_id: _builtins.str = ...,
+        driver_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "offer_id", b"offer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferWithdrawn: _TypeAlias = OfferWithdrawn  # noqa: Y015
 
 @_typing.final
 class OffersExpired(_message.Message):
@@ -742,6 +770,7 @@ class RideEnded(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """What the operator said, for people, at most 200 characters; or why it ended by itself: "OVERDUE"."""
     def __init__(
         self,
         *,
@@ -857,7 +886,9 @@ class DriverSuspended(_message.Message):
     SUSPENDED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     suspended: _builtins.bool
+    """False: it was lifted."""
     reason: _builtins.str
+    """What the operator said, for people; at most 200 characters."""
     def __init__(
         self,
         *,

@@ -901,6 +901,7 @@ class SuspendDriverRequest(_message.Message):
     suspended: _builtins.bool
     """False lifts it."""
     reason: _builtins.str
+    """For people; at most 200 characters. Kept in the event."""
     def __init__(
         self,
         *,
@@ -948,6 +949,7 @@ class EndRideRequest(_message.Message):
     request_id: _builtins.str
     ride_id: _builtins.str
     reason: _builtins.str
+    """For people; at most 200 characters. Kept in the event."""
     def __init__(
         self,
         *,
@@ -993,6 +995,7 @@ class ReassignRideRequest(_message.Message):
     request_id: _builtins.str
     ride_id: _builtins.str
     reason: _builtins.str
+    """For people; at most 200 characters. Kept in the event."""
     def __init__(
         self,
         *,
@@ -1219,12 +1222,18 @@ class GetStatsResponse(_message.Message):
     DRIVERS_ONLINE_FIELD_NUMBER: _builtins.int
     DRIVERS_AVAILABLE_FIELD_NUMBER: _builtins.int
     RIDES_FIELD_NUMBER: _builtins.int
+    WAITED_MEAN_S_FIELD_NUMBER: _builtins.int
+    WAITED_MAX_S_FIELD_NUMBER: _builtins.int
     as_of_ms: _builtins.int
     drivers_online: _builtins.int
     drivers_available: _builtins.int
+    """Of those online: not suspended and on no ride. Whether a phone is connected is not asked."""
+    waited_mean_s: _builtins.int
+    """How long rides in SEARCHING and OFFERED have been waiting since they were requested; 0 where there are none."""
+    waited_max_s: _builtins.int
     @_builtins.property
     def rides(self) -> _containers.RepeatedCompositeFieldContainer[Global___RideStateCount]:
-        """One figure per state that occurs."""
+        """Rides that are not over, one figure per state that occurs, as they stand now. Those that ended are counted by the event log."""
 
     def __init__(
         self,
@@ -1233,10 +1242,12 @@ class GetStatsResponse(_message.Message):
         drivers_online: _builtins.int = ...,
         drivers_available: _builtins.int = ...,
         rides: _abc.Iterable[Global___RideStateCount] | None = ...,
+        waited_mean_s: _builtins.int = ...,
+        waited_max_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "drivers_available", b"drivers_available", "drivers_online", b"drivers_online", "rides", b"rides"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "drivers_available", b"drivers_available", "drivers_online", b"drivers_online", "rides", b"rides", "waited_max_s", b"waited_max_s", "waited_mean_s", b"waited_mean_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

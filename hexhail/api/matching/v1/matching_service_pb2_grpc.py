@@ -243,16 +243,18 @@ class MatchingServiceServicer:
 
     def WatchOffers(self, request, context):
         """The driver's offers: a snapshot of the live ones, then changes (role driver, online, else DRIVER_OFFLINE
-        (FAILED_PRECONDITION)). Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the
-        same driver ends this one with OK, as going offline does.
+        (FAILED_PRECONDITION), and not suspended, else DRIVER_SUSPENDED (FAILED_PRECONDITION)). Fails with DRIVER_NOT_FOUND (NOT_FOUND).
+        Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the same driver ends this one
+        with OK, as going offline and being suspended do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AckOffer(self, request, context):
-        """The offer is on the phone's screen (role driver). Fails with OFFER_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED). A
-        repeat, or one for an offer that is closed, changes nothing.
+        """The offer is on the phone's screen (role driver). Only what was shown counts as ignored when it expires: an offer that never was
+        may be followed by one more for the same ride. Accepting and declining show it too. Fails with OFFER_NOT_FOUND (NOT_FOUND),
+        NOT_YOURS (PERMISSION_DENIED). A repeat, or one for an offer that is closed, changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,22 +321,25 @@ class MatchingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SuspendDriver(self, request, context):
-        """No more offers for this driver, until lifted (role operator). Fails with DRIVER_NOT_FOUND (NOT_FOUND).
+        """No more offers for this driver, until lifted (role operator): live ones are withdrawn and do not count against it, an active ride
+        goes on, WatchOffers ends. Whoever was online is so still, and watches again once it is lifted. Fails with DRIVER_NOT_FOUND
+        (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EndRide(self, request, context):
-        """Ends a ride in whatever state (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION).
+        """Ends a ride in whatever state but a final one (role operator); doing it again changes nothing. Fails with RIDE_NOT_FOUND
+        (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION) for a ride that has ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReassignRide(self, request, context):
-        """Takes a ride from its driver and searches again (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION
-        (FAILED_PRECONDITION).
+        """Takes a ride from its driver and searches again, never asking that driver (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND),
+        ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

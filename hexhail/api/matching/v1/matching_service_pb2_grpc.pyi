@@ -69,12 +69,14 @@ class MatchingServiceStub:
     """
     WatchOffers: _grpc.UnaryStreamMultiCallable[_matching_service_pb2.WatchOffersRequest, _matching_service_pb2.WatchOffersResponse]
     """The driver's offers: a snapshot of the live ones, then changes (role driver, online, else DRIVER_OFFLINE
-    (FAILED_PRECONDITION)). Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the
-    same driver ends this one with OK, as going offline does.
+    (FAILED_PRECONDITION), and not suspended, else DRIVER_SUSPENDED (FAILED_PRECONDITION)). Fails with DRIVER_NOT_FOUND (NOT_FOUND).
+    Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the same driver ends this one
+    with OK, as going offline and being suspended do.
     """
     AckOffer: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.AckOfferRequest, _matching_service_pb2.AckOfferResponse]
-    """The offer is on the phone's screen (role driver). Fails with OFFER_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED). A
-    repeat, or one for an offer that is closed, changes nothing.
+    """The offer is on the phone's screen (role driver). Only what was shown counts as ignored when it expires: an offer that never was
+    may be followed by one more for the same ride. Accepting and declining show it too. Fails with OFFER_NOT_FOUND (NOT_FOUND),
+    NOT_YOURS (PERMISSION_DENIED). A repeat, or one for an offer that is closed, changes nothing.
     """
     AcceptOffer: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.AcceptOfferRequest, _matching_service_pb2.AcceptOfferResponse]
     """The driver takes the ride: the first wins (role driver). The winner's repeat succeeds. Fails with OFFER_NOT_FOUND (NOT_FOUND),
@@ -100,12 +102,17 @@ class MatchingServiceStub:
     GetDriver: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.GetDriverRequest, _matching_service_pb2.GetDriverResponse]
     """One driver (role operator; a driver may ask for itself). Fails with DRIVER_NOT_FOUND (NOT_FOUND)."""
     SuspendDriver: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.SuspendDriverRequest, _matching_service_pb2.SuspendDriverResponse]
-    """No more offers for this driver, until lifted (role operator). Fails with DRIVER_NOT_FOUND (NOT_FOUND)."""
+    """No more offers for this driver, until lifted (role operator): live ones are withdrawn and do not count against it, an active ride
+    goes on, WatchOffers ends. Whoever was online is so still, and watches again once it is lifted. Fails with DRIVER_NOT_FOUND
+    (NOT_FOUND).
+    """
     EndRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.EndRideRequest, _matching_service_pb2.EndRideResponse]
-    """Ends a ride in whatever state (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION)."""
+    """Ends a ride in whatever state but a final one (role operator); doing it again changes nothing. Fails with RIDE_NOT_FOUND
+    (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION) for a ride that has ended otherwise.
+    """
     ReassignRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.ReassignRideRequest, _matching_service_pb2.ReassignRideResponse]
-    """Takes a ride from its driver and searches again (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION
-    (FAILED_PRECONDITION).
+    """Takes a ride from its driver and searches again, never asking that driver (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND),
+    ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
     """
     ExplainRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.ExplainRideRequest, _matching_service_pb2.ExplainRideResponse]
     """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND)."""
@@ -157,12 +164,14 @@ class MatchingServiceAsyncStub(MatchingServiceStub):
     """
     WatchOffers: _aio.UnaryStreamMultiCallable[_matching_service_pb2.WatchOffersRequest, _matching_service_pb2.WatchOffersResponse]  # type: ignore[assignment]
     """The driver's offers: a snapshot of the live ones, then changes (role driver, online, else DRIVER_OFFLINE
-    (FAILED_PRECONDITION)). Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the
-    same driver ends this one with OK, as going offline does.
+    (FAILED_PRECONDITION), and not suspended, else DRIVER_SUSPENDED (FAILED_PRECONDITION)). Fails with DRIVER_NOT_FOUND (NOT_FOUND).
+    Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the same driver ends this one
+    with OK, as going offline and being suspended do.
     """
     AckOffer: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.AckOfferRequest, _matching_service_pb2.AckOfferResponse]  # type: ignore[assignment]
-    """The offer is on the phone's screen (role driver). Fails with OFFER_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED). A
-    repeat, or one for an offer that is closed, changes nothing.
+    """The offer is on the phone's screen (role driver). Only what was shown counts as ignored when it expires: an offer that never was
+    may be followed by one more for the same ride. Accepting and declining show it too. Fails with OFFER_NOT_FOUND (NOT_FOUND),
+    NOT_YOURS (PERMISSION_DENIED). A repeat, or one for an offer that is closed, changes nothing.
     """
     AcceptOffer: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.AcceptOfferRequest, _matching_service_pb2.AcceptOfferResponse]  # type: ignore[assignment]
     """The driver takes the ride: the first wins (role driver). The winner's repeat succeeds. Fails with OFFER_NOT_FOUND (NOT_FOUND),
@@ -188,12 +197,17 @@ class MatchingServiceAsyncStub(MatchingServiceStub):
     GetDriver: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.GetDriverRequest, _matching_service_pb2.GetDriverResponse]  # type: ignore[assignment]
     """One driver (role operator; a driver may ask for itself). Fails with DRIVER_NOT_FOUND (NOT_FOUND)."""
     SuspendDriver: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.SuspendDriverRequest, _matching_service_pb2.SuspendDriverResponse]  # type: ignore[assignment]
-    """No more offers for this driver, until lifted (role operator). Fails with DRIVER_NOT_FOUND (NOT_FOUND)."""
+    """No more offers for this driver, until lifted (role operator): live ones are withdrawn and do not count against it, an active ride
+    goes on, WatchOffers ends. Whoever was online is so still, and watches again once it is lifted. Fails with DRIVER_NOT_FOUND
+    (NOT_FOUND).
+    """
     EndRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.EndRideRequest, _matching_service_pb2.EndRideResponse]  # type: ignore[assignment]
-    """Ends a ride in whatever state (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION)."""
+    """Ends a ride in whatever state but a final one (role operator); doing it again changes nothing. Fails with RIDE_NOT_FOUND
+    (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION) for a ride that has ended otherwise.
+    """
     ReassignRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.ReassignRideRequest, _matching_service_pb2.ReassignRideResponse]  # type: ignore[assignment]
-    """Takes a ride from its driver and searches again (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION
-    (FAILED_PRECONDITION).
+    """Takes a ride from its driver and searches again, never asking that driver (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND),
+    ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
     """
     ExplainRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.ExplainRideRequest, _matching_service_pb2.ExplainRideResponse]  # type: ignore[assignment]
     """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND)."""
@@ -296,8 +310,9 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_matching_service_pb2.WatchOffersResponse], _abc.AsyncIterator[_matching_service_pb2.WatchOffersResponse]]:
         """The driver's offers: a snapshot of the live ones, then changes (role driver, online, else DRIVER_OFFLINE
-        (FAILED_PRECONDITION)). Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the
-        same driver ends this one with OK, as going offline does.
+        (FAILED_PRECONDITION), and not suspended, else DRIVER_SUSPENDED (FAILED_PRECONDITION)). Fails with DRIVER_NOT_FOUND (NOT_FOUND).
+        Holding this stream open is the driver's session: without one, no offers are made. A newer stream of the same driver ends this one
+        with OK, as going offline and being suspended do.
         """
 
     @_abc_1.abstractmethod
@@ -306,8 +321,9 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.AckOfferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.AckOfferResponse, _abc.Awaitable[_matching_service_pb2.AckOfferResponse]]:
-        """The offer is on the phone's screen (role driver). Fails with OFFER_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED). A
-        repeat, or one for an offer that is closed, changes nothing.
+        """The offer is on the phone's screen (role driver). Only what was shown counts as ignored when it expires: an offer that never was
+        may be followed by one more for the same ride. Accepting and declining show it too. Fails with OFFER_NOT_FOUND (NOT_FOUND),
+        NOT_YOURS (PERMISSION_DENIED). A repeat, or one for an offer that is closed, changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -387,7 +403,10 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.SuspendDriverRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.SuspendDriverResponse, _abc.Awaitable[_matching_service_pb2.SuspendDriverResponse]]:
-        """No more offers for this driver, until lifted (role operator). Fails with DRIVER_NOT_FOUND (NOT_FOUND)."""
+        """No more offers for this driver, until lifted (role operator): live ones are withdrawn and do not count against it, an active ride
+        goes on, WatchOffers ends. Whoever was online is so still, and watches again once it is lifted. Fails with DRIVER_NOT_FOUND
+        (NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def EndRide(
@@ -395,7 +414,9 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.EndRideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.EndRideResponse, _abc.Awaitable[_matching_service_pb2.EndRideResponse]]:
-        """Ends a ride in whatever state (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION)."""
+        """Ends a ride in whatever state but a final one (role operator); doing it again changes nothing. Fails with RIDE_NOT_FOUND
+        (NOT_FOUND), ILLEGAL_TRANSITION (FAILED_PRECONDITION) for a ride that has ended otherwise.
+        """
 
     @_abc_1.abstractmethod
     def ReassignRide(
@@ -403,8 +424,8 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.ReassignRideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.ReassignRideResponse, _abc.Awaitable[_matching_service_pb2.ReassignRideResponse]]:
-        """Takes a ride from its driver and searches again (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND), ILLEGAL_TRANSITION
-        (FAILED_PRECONDITION).
+        """Takes a ride from its driver and searches again, never asking that driver (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND),
+        ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
         """
 
     @_abc_1.abstractmethod

@@ -32,9 +32,10 @@ class _OfferStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferState
     """Can be accepted."""
     OFFER_STATE_ACCEPTED: _OfferState.ValueType  # 2
     OFFER_STATE_DECLINED: _OfferState.ValueType  # 3
+    """Not wanted by its driver, or accepted and then given back or taken away: the ride is not offered to this driver again."""
     OFFER_STATE_EXPIRED: _OfferState.ValueType  # 4
     OFFER_STATE_WITHDRAWN: _OfferState.ValueType  # 5
-    """Another driver took the ride, or the ride ended."""
+    """Another driver took the ride, or the ride ended, or its driver was suspended."""
 
 class OfferState(_OfferState, metaclass=_OfferStateEnumTypeWrapper): ...
 
@@ -43,9 +44,10 @@ OFFER_STATE_LIVE: OfferState.ValueType  # 1
 """Can be accepted."""
 OFFER_STATE_ACCEPTED: OfferState.ValueType  # 2
 OFFER_STATE_DECLINED: OfferState.ValueType  # 3
+"""Not wanted by its driver, or accepted and then given back or taken away: the ride is not offered to this driver again."""
 OFFER_STATE_EXPIRED: OfferState.ValueType  # 4
 OFFER_STATE_WITHDRAWN: OfferState.ValueType  # 5
-"""Another driver took the ride, or the ride ended."""
+"""Another driver took the ride, or the ride ended, or its driver was suspended."""
 Global___OfferState: _TypeAlias = OfferState  # noqa: Y015
 
 @_typing.final
