@@ -125,6 +125,12 @@ def driver(**rest: Any) -> pb.UpsertDriverRequest:
     return pb.UpsertDriverRequest(**{**fields, **rest})
 
 
+def suspension(**rest: Any) -> pb.SuspendDriverRequest:
+    """A request that would suspend d1, but for what is said otherwise."""
+    good: dict[str, Any] = {"request_id": "x", "city_id": CITY, "driver_id": "d1", "suspended": True}
+    return pb.SuspendDriverRequest(**{**good, **rest})
+
+
 def flipped(token: bytes, at: int) -> bytes:
     return token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :]
 
@@ -174,6 +180,8 @@ def id_cases() -> list[Case]:
         "StartRide": (DRIVER, pb.StartRideRequest),
         "CompleteRide": (DRIVER, pb.CompleteRideRequest),
         "CancelAssignment": (DRIVER, pb.CancelAssignmentRequest),
+        "EndRide": (OPERATOR, pb.EndRideRequest),
+        "ReassignRide": (OPERATOR, pb.ReassignRideRequest),
     }
     offer_calls: dict[str, tuple[Caller, type[Message]]] = {
         "AckOffer": (DRIVER, pb.AckOfferRequest),
@@ -210,6 +218,9 @@ def request_id_cases() -> list[Case]:
         "CompleteRide": (DRIVER, lambda s: pb.CompleteRideRequest(ride_id=s.ride_id)),
         "CancelAssignment": (DRIVER, lambda s: pb.CancelAssignmentRequest(ride_id=s.ride_id)),
         "UpsertDriver": (OPERATOR, lambda _: driver()),
+        "SuspendDriver": (OPERATOR, lambda _: suspension()),
+        "EndRide": (OPERATOR, lambda s: pb.EndRideRequest(ride_id=s.ride_id)),
+        "ReassignRide": (OPERATOR, lambda s: pb.ReassignRideRequest(ride_id=s.ride_id)),
     }
     cases: list[Case] = []
     for method, (caller, good) in changes.items():
@@ -234,6 +245,8 @@ def city_cases() -> list[Case]:
         "WatchOffers": (DRIVER, lambda _, city: pb.WatchOffersRequest(city_id=city)),
         "UpsertDriver": (OPERATOR, lambda _, city: driver(city_id=city)),
         "GetDriver": (OPERATOR, lambda _, city: pb.GetDriverRequest(city_id=city, driver_id="d1")),
+        "SuspendDriver": (OPERATOR, lambda _, city: suspension(city_id=city)),
+        "GetStats": (OPERATOR, lambda _, city: pb.GetStatsRequest(city_id=city)),
         "CountDemand": (SERVICE, lambda _, city: pb.CountDemandRequest(city_id=city, resolution=8)),
     }
     forms = {"": INVALID, "Not a city": INVALID, "x" * 10_000: INVALID, "atlantis": UNKNOWN_CITY}
@@ -342,6 +355,28 @@ CASES: list[Case] = [
         "page_token",
     ),
     ("whose rides?", "ListRides", OPERATOR, lambda _: pb.ListRidesRequest(city_id=CITY), INVALID, "rider_id"),
+    *(
+        (
+            "long reason",
+            name,
+            OPERATOR,
+            lambda s, name=name: request_type(NAMED[name][1])(request_id="x", ride_id=s.ride_id, reason="r" * 201),
+            INVALID,
+            "reason",
+        )
+        for name in ("EndRide", "ReassignRide")
+    ),
+    ("long reason", "SuspendDriver", OPERATOR, lambda _: suspension(reason="r" * 201), INVALID, "reason"),
+    ("a NUL as reason", "SuspendDriver", OPERATOR, lambda _: suspension(reason="why\0"), INVALID, "reason"),
+    ("no driver", "SuspendDriver", OPERATOR, lambda _: suspension(driver_id=""), INVALID, "driver_id"),
+    (
+        "nobody",
+        "SuspendDriver",
+        OPERATOR,
+        lambda _: suspension(driver_id="nobody"),
+        ("NOT_FOUND", "DRIVER_NOT_FOUND"),
+        "",
+    ),
     (
         "long reason",
         "CancelAssignment",

@@ -62,6 +62,12 @@ class Played:
     async def cancel(self) -> None:
         await self.rider.app.cancel(self.rider.ride_id)
 
+    async def reassign(self) -> None:
+        await self.rider.world.operator().reassign_ride(self.rider.ride_id)
+
+    async def end(self) -> None:
+        await self.rider.world.operator().end_ride(self.rider.ride_id)
+
     async def what_follows(self, happening: str) -> str:
         """The state that a step leads to, or the reason of its refusal."""
         step: Callable[[], Awaitable[None]] = getattr(self, happening)

@@ -20,6 +20,7 @@ from matching.model import (
     DeadlinePassed,
     DriverArrived,
     DriverCancelled,
+    EndedByOperator,
     Event,
     Fact,
     FactKind,
@@ -27,6 +28,8 @@ from matching.model import (
     OfferDeclined,
     OfferShown,
     OfferState,
+    OfferWithdrawn,
+    ReassignedByOperator,
     RideCompleted,
     RiderCancelled,
     RideStarted,
@@ -52,6 +55,8 @@ EVENTS: dict[str, Callable[[Ride], Event]] = {
     "arrive": lambda _: DriverArrived("d1"),
     "start": lambda _: RideStarted("d1"),
     "complete": lambda _: RideCompleted("d1"),
+    "reassign": lambda _: ReassignedByOperator("test"),
+    "end": lambda _: EndedByOperator("test"),
 }
 
 
@@ -123,6 +128,20 @@ def test_a_driver_is_asked_once_more_only_after_it_has_shown_nothing_against_the
     given_back = decide(ride, DriverCancelled("d1"), NOW_MS, PARAMS).ride
     assert given_back.offer("o-d1").state is OfferState.DECLINED
     assert given_back.assignment is None
+
+
+def test_an_offer_withdrawn_leaves_the_others_alone_and_the_last_one_has_the_ride_searched_again() -> None:
+    ride = decide(offered("d1", "d2"), OfferWithdrawn("o-d1"), NOW_MS, PARAMS).ride
+    assert (ride.state, [offer.offer_id for offer in ride.live_offers()]) == (RideState.OFFERED, ["o-d2"])
+    assert decide(ride, OfferWithdrawn("o-d1"), NOW_MS, PARAMS).ride is ride
+    ride = decide(ride, OfferWithdrawn("o-d2"), NOW_MS, PARAMS).ride
+    assert (ride.state, ride.next_deadline_ms) == (RideState.SEARCHING, NOW_MS)
+
+
+def test_what_an_operator_says_is_kept() -> None:
+    ride = decide(offered("d1"), OfferAccepted("o-d1"), NOW_MS, PARAMS).ride
+    assert [fact.text for fact in decide(ride, EndedByOperator("why"), NOW_MS, PARAMS).facts] == ["why", "why"]
+    assert [fact.text for fact in decide(ride, ReassignedByOperator("why"), NOW_MS, PARAMS).facts] == ["why"]
 
 
 class AnyHistory(RuleBasedStateMachine):

@@ -65,6 +65,10 @@ class Bench:
         name = key(f"{driver_id}-{online}-{self.now_ms}")
         return await self.store.set_online(CITY, driver_id, online, f"driver/{driver_id}", name, lambda _: b"", self.now_ms)
 
+    async def suspended(self, driver_id: str, suspended: bool) -> Driver:
+        name = key(f"{driver_id}-s{suspended}-{self.now_ms}")
+        return await self.store.set_suspended(CITY, driver_id, suspended, "", "operator/o1", name, lambda _: b"", self.now_ms)
+
     async def request(self, number: int = 1, rider_id: str = "", quote_id: str = "", request: RequestKey | None = None) -> Ride:
         """A ride requested and committed."""
         decision = begin(wanted(number, rider_id, quote_id), self.now_ms)
@@ -194,6 +198,30 @@ async def test_a_driver_on_a_ride_is_not_asked(bench: Bench) -> None:
     await bench.happen(first, OfferAccepted(first.offers[0].offer_id))
     with pytest.raises(Conflict):
         await bench.offer(await bench.request(2), "d1")
+
+
+async def test_a_driver_who_has_gone_meanwhile_is_not_asked(bench: Bench) -> None:
+    """Nor one who was suspended: a search that has read its facts before decides again."""
+    for driver_id in ("here", "home", "barred"):
+        await bench.driver(driver_id)
+    ride = await bench.request()
+    await bench.online("home", False)
+    await bench.suspended("barred", True)
+    for gone in ("home", "barred"):
+        with pytest.raises(Conflict):
+            await bench.offer(ride, "here", gone)
+    assert [offer.driver_id for offer in (await bench.offer(ride, "here")).live_offers()] == ["here"]
+
+
+async def test_a_suspension_finds_every_offer_that_was_made_before_it(bench: Bench) -> None:
+    """Given an offer whose change is under way: the suspension waits for it, and then it can be seen and withdrawn."""
+    await bench.driver("d1")
+    ride = await bench.request()
+    offering = asyncio.create_task(bench.offer(ride, "d1"))
+    suspending = asyncio.create_task(bench.suspended("d1", True))
+    made, _ = await asyncio.gather(offering, suspending, return_exceptions=True)
+    seen = await bench.store.live_offers(CITY, "d1", ())
+    assert len(seen) == (0 if isinstance(made, Conflict) else 1)
 
 
 async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

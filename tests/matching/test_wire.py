@@ -22,6 +22,7 @@ from matching.model import (
     DriverArrived,
     DriverCancelled,
     DriverSilent,
+    EndedByOperator,
     FactKind,
     FeeKind,
     NoProgress,
@@ -29,6 +30,8 @@ from matching.model import (
     OfferDeclined,
     OfferShown,
     OfferState,
+    OfferWithdrawn,
+    ReassignedByOperator,
     ReleaseReason,
     RideCompleted,
     RiderCancelled,
@@ -148,6 +151,8 @@ def history(*events: Event, pickup_at_ms: int = 0) -> list[tuple[Ride | None, De
 
 ASKED = plan(searching(), "d1")
 HISTORIES: list[tuple[Event, ...]] = [
+    (ASKED, OfferWithdrawn("o-d1"), EndedByOperator("test")),
+    (ASKED, OfferAccepted("o-d1"), ReassignedByOperator("test")),
     (ASKED, OfferShown("o-d1"), OfferAccepted("o-d1"), DriverArrived("d1"), RideStarted("d1"), RideCompleted("d1")),
     (ASKED, OfferDeclined("o-d1"), RiderCancelled()),
     (ASKED, DeadlinePassed()),
