@@ -14,6 +14,7 @@ from matching.model import (
     DriverArrived,
     FactKind,
     OfferAccepted,
+    OfferShown,
     OfferState,
     RiderCancelled,
     RiderFoundBusy,
@@ -124,6 +125,7 @@ def test_who_did_not_answer_in_one_round_of_the_search_is_asked_again_in_the_nex
     """A round lasts as long as the search of a ride that is wanted at once."""
     ride, now_ms = begun(PICKUP_AT_MS), PICKUP_AT_MS
     ride = decide(ride, plan(ride, "d1"), now_ms, PARAMS).ride
+    ride = decide(ride, OfferShown("o-d1"), now_ms, PARAMS).ride
     ride = decide(ride, DeadlinePassed(), now_ms + 5_000, PARAMS).ride
     assert ride.offer("o-d1").state is OfferState.EXPIRED
     assert reason_against_d1(ride) == "OFFERED_BEFORE"
