@@ -30,10 +30,14 @@ from matching.minder import Minder
 from matching.notices import Notices
 from matching.params import MatchingParams
 from matching.policies import Ranker, policy_for
+from matching.postgres_leases import PostgresLeases
+from matching.postgres_log import PostgresLog
 from matching.postgres_store import PostgresStore
 from matching.pricing_grpc import GrpcPricing
 from matching.redis_claims import RedisClaims
 from matching.redis_sessions import RedisSessions
+from matching.redis_stream import RedisStream
+from matching.relay import Relay
 from matching.schema import drop_old_outbox_days, ensure_outbox_days, migrate
 from matching.searcher import Searcher
 from matching.servicer import ACCESS, MatchingServicer
@@ -72,6 +76,7 @@ class Running:
     tracker: Tracker
     minder: Minder
     metrics: Mapping[str, MatchingMetrics]
+    relays: Mapping[CityId, Relay]
 
     @property
     def address(self) -> str:
@@ -143,6 +148,20 @@ async def running(
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         minder = Minder(store, store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
+        leases = PostgresLeases(pool, worker_id)
+        relays = {
+            city_id: Relay(
+                city_id,
+                leases,
+                PostgresLog(pool),
+                RedisStream(redis, city_id, p.events.stream_length),
+                clock,
+                p.events,
+                metrics[city_id],
+            )
+            for city_id, p in params.items()
+        }
+        store.on_commit = lambda city_id: relays[city_id].wake()
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
             cities, dispatcher, watcher, store, store, clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
@@ -153,6 +172,8 @@ async def running(
             await store.forget_old_requests(clock.now_ms())
             await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
 
+        for relay in relays.values():
+            stack.push_async_callback(relay.close)
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
         loops = {
@@ -163,6 +184,7 @@ async def running(
             **minder.loops(),
             **loops_of(sources),
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
+            **{f"relay {city_id}": relay.run for city_id, relay in relays.items()},
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
         }
         await stack.enter_async_context(background(loops, clock))
@@ -174,7 +196,7 @@ async def running(
             ACCESS,
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
-        yield Running(server, store, teller, timekeeper, tracker, minder, metrics)
+        yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays)
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:

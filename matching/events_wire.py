@@ -28,11 +28,15 @@ def encode_ride_events(change: Change) -> list[tuple[str, bytes]]:
         ranked = _candidates_ranked(ride, change.consideration)
         events.append((FactKind.CANDIDATES_RANKED.value, event_pb2.Envelope(candidates_ranked=ranked)))
     events += [(fact.kind.value, _envelope(ride, fact)) for fact in change.decision.facts]
+    if not events:
+        # Every version is in the log, so that whoever reads it can tell that none is missing.
+        events.append(("RIDE_CHANGED", event_pb2.Envelope(ride_changed=event_pb2.RideChanged(ride=write_ride(ride)))))
     for index, (_, envelope) in enumerate(events):
         envelope.city_id = ride.city_id
         envelope.aggregate_id = ride.ride_id
         envelope.version = ride.version
         envelope.index = index
+        envelope.version_events = len(events)
         envelope.at_ms = ride.updated_at_ms
         envelope.policy_version = POLICY_VERSION
         envelope.traffic_version = _traffic_version(change)
@@ -59,6 +63,7 @@ def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str, note
         at_ms=now_ms,
         policy_version=POLICY_VERSION,
         actor=actor,
+        version_events=1,
     )
     if kind == "DRIVER_UPSERTED":
         envelope.driver_upserted.driver.CopyFrom(write_driver(driver))

@@ -21,3 +21,8 @@ def session(city_id: str, bucket: int, driver_id: str) -> str:
 def notices(city_id: str) -> str:
     """Channel (sharded pub/sub): what changed, for the watchers of all workers."""
     return f"m:notices:{{{city_id}}}"
+
+
+def events(city_id: str) -> str:
+    """Stream: the city's events in the order of the log, and an entry where an epoch begins. About `stream_length` entries."""
+    return f"m:events:{{{city_id}}}"

@@ -18,3 +18,6 @@ class MatchingMetrics:
         default_factory=Counter,
         metadata=counted_by("failure", PolicyFailure, "Times that the fallback ranked because the city's policy failed."),
     )
+    events_told: int = counter("Events written to the city's stream, repeats included.")
+    relay_rounds: int = counter("Rounds of the relay, each of all that was committed since the one before.")
+    stream_epochs: int = counter("Times that the stream of events began anew.")

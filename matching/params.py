@@ -8,6 +8,7 @@ from matching.offers import OfferParams
 from matching.progress import ProgressParams
 from matching.ranking import RankingParams
 from matching.records import RecordParams
+from matching.relaying import RelayParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,4 @@ class MatchingParams:
     records: RecordParams = field(default_factory=RecordParams)
     progress: ProgressParams = field(default_factory=ProgressParams)
     tracking_period_s: float = 3.0
+    events: RelayParams = field(default_factory=RelayParams)

@@ -95,6 +95,8 @@ class PostgresStore:
         self._encode_driver_event = encode_driver_event
         self._records = records or {city.city_id: RecordParams() for city in cities}
         self.counts = StoreCounts()
+        self.on_commit: Callable[[CityId], None] = lambda _city_id: None
+        """Called when events of a city have been committed here."""
 
     async def ride(self, ride_id: str) -> Ride:
         """The ride as it is. Raises RIDE_NOT_FOUND, STORE_UNAVAILABLE."""
@@ -132,7 +134,7 @@ class PostgresStore:
         self.counts.commits += 1
         try:
             async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
-                return await self._commit(connection, change)
+                touched = await self._commit(connection, change)
         except Conflict:
             self.counts.rejected_commits += 1
             raise
@@ -142,6 +144,8 @@ class PostgresStore:
             if reason is None:
                 raise Conflict(error.constraint_name) from error
             raise DomainError(reason, ride_id=change.decision.ride.ride_id) from None
+        self.on_commit(change.decision.ride.city_id)
+        return touched
 
     async def _commit(self, connection: Connection, change: Change) -> list[Driver]:
         ride = change.decision.ride
@@ -284,7 +288,9 @@ class PostgresStore:
         """Makes a driver known, or changes what is known. Raises RequestRepeated, STORE_UNAVAILABLE."""
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
             (row,) = await connection.fetch(sql.UPSERT_DRIVER, city_id, driver_id, list(capabilities), rating_milli, now_ms)
-            return await self._driver_changed(connection, driver_of(row), "DRIVER_UPSERTED", actor, request, answer, now_ms)
+            driver = await self._driver_changed(connection, driver_of(row), "DRIVER_UPSERTED", actor, request, answer, now_ms)
+        self.on_commit(city_id)
+        return driver
 
     async def set_online(
         self,
@@ -303,7 +309,9 @@ class PostgresStore:
             if row is None:
                 known = await connection.fetchrow(sql.DRIVERS, city_id, [driver_id])
                 raise DomainError(Reason.DRIVER_SUSPENDED if known else Reason.DRIVER_NOT_FOUND, driver_id=driver_id)
-            return await self._driver_changed(connection, driver_of(row), kind, actor, request, answer, now_ms)
+            driver = await self._driver_changed(connection, driver_of(row), kind, actor, request, answer, now_ms)
+        self.on_commit(city_id)
+        return driver
 
     async def set_suspended(
         self,

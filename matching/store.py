@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matching.candidates import Consideration
     from matching.model import Decision, Offer, Ride, RideState
     from matching.progress import Check, Watch
+    from matching.relaying import LoggedEvent, Page, Telling
 
 DriverKey = tuple[CityId, DriverId]
 
@@ -217,3 +218,36 @@ class Sessions(Protocol):
 
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of them that do, on whichever worker."""
+
+
+class Leases(Protocol):
+    """Duties that one worker should have at a time."""
+
+    async def take(self, duty: str, now_ms: int, ttl_ms: int) -> int | None:
+        """Takes the duty, or keeps it, for so long; its term, or None where another worker has it. Raises STORE_UNAVAILABLE."""
+
+    async def give_up(self, duty: str) -> None:
+        """Lets another worker have it at once. Raises STORE_UNAVAILABLE."""
+
+
+class EventLog(Protocol):
+    """The log of events, and how far it has been told. Raises STORE_UNAVAILABLE when PostgreSQL does not answer."""
+
+    async def progress(self, city_id: CityId) -> tuple[Telling, str]:
+        """How far the log has been told, and a snapshot of now."""
+
+    async def read(self, city_id: CityId, progress: Telling, limit: int) -> Page:
+        """The next events, at most so many; a page of no round where there is nothing to tell."""
+
+    async def record(self, city_id: CityId, term: int, progress: Telling) -> bool:
+        """Keeps how far the log has been told; False where a later term has done so."""
+
+
+class EventStream(Protocol):
+    """The stream of a city's events. Raises STORE_UNAVAILABLE when Valkey does not answer."""
+
+    async def append(self, known_id: str, events: Sequence[LoggedEvent]) -> str | None:
+        """Writes events behind an entry that is known to be there; the last one's id, None where that entry is gone."""
+
+    async def begin(self, epoch: str, from_at_ms: int, reason: str, after_id: str) -> str:
+        """Says that an epoch begins; the entry's id, which is above `after_id`."""

@@ -83,7 +83,9 @@ Global___FeeKind: _TypeAlias = FeeKind  # noqa: Y015
 
 @_typing.final
 class Envelope(_message.Message):
-    """What the event log holds. Identity is (aggregate_id, version, index): consumers drop repeats and see gaps by it."""
+    """What the event log holds. Identity is (aggregate_id, version, index): consumers drop repeats and see gaps by it. A ride's versions
+    count 1, 2, 3 ..., each with one event at least. A driver's only grow: each of its events says what is so from then on.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,6 +100,7 @@ class Envelope(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     RIDE_STATE_FIELD_NUMBER: _builtins.int
+    VERSION_EVENTS_FIELD_NUMBER: _builtins.int
     RIDE_REQUESTED_FIELD_NUMBER: _builtins.int
     CANDIDATES_RANKED_FIELD_NUMBER: _builtins.int
     OFFERS_MADE_FIELD_NUMBER: _builtins.int
@@ -146,6 +149,8 @@ class Envelope(_message.Message):
     """Who caused it: "rider/r-1", "driver/d-1", "operator/o-1" or "system"."""
     ride_state: _ride_pb2.RideState.ValueType
     """Of a ride: where it stands with this version; unspecified in events written before this field was."""
+    version_events: _builtins.int
+    """How many events this version has, index 0 to this less one; 0 in events from before this was said."""
     @_builtins.property
     def ride_requested(self) -> Global___RideRequested: ...
     @_builtins.property
@@ -222,6 +227,7 @@ class Envelope(_message.Message):
         seed: _builtins.int = ...,
         actor: _builtins.str = ...,
         ride_state: _ride_pb2.RideState.ValueType = ...,
+        version_events: _builtins.int = ...,
         ride_requested: Global___RideRequested | None = ...,
         candidates_ranked: Global___CandidatesRanked | None = ...,
         offers_made: Global___OffersMade | None = ...,
@@ -256,7 +262,7 @@ class Envelope(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "candidates_ranked", b"candidates_ranked", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offer_withdrawn", b"offer_withdrawn", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "search_began", b"search_began", "search_postponed", b"search_postponed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "window_assigned", b"window_assigned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offer_withdrawn", b"offer_withdrawn", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "search_began", b"search_began", "search_postponed", b"search_postponed", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "window_assigned", b"window_assigned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aggregate_id", b"aggregate_id", "assignment_began", b"assignment_began", "assignment_ended", b"assignment_ended", "at_ms", b"at_ms", "candidates_ranked", b"candidates_ranked", "city_id", b"city_id", "driver_arrived", b"driver_arrived", "driver_suspended", b"driver_suspended", "driver_upserted", b"driver_upserted", "driver_went_offline", b"driver_went_offline", "driver_went_online", b"driver_went_online", "event", b"event", "fare_finalized", b"fare_finalized", "fee_due", b"fee_due", "fixes_logged", b"fixes_logged", "index", b"index", "offer_declined", b"offer_declined", "offer_shown", b"offer_shown", "offer_withdrawn", b"offer_withdrawn", "offers_expired", b"offers_expired", "offers_made", b"offers_made", "policy_version", b"policy_version", "quote_issued", b"quote_issued", "ride_cancelled", b"ride_cancelled", "ride_changed", b"ride_changed", "ride_completed", b"ride_completed", "ride_ended", b"ride_ended", "ride_expired", b"ride_expired", "ride_requested", b"ride_requested", "ride_started", b"ride_started", "ride_state", b"ride_state", "search_began", b"search_began", "search_postponed", b"search_postponed", "seed", b"seed", "signal_published", b"signal_published", "surge_enabled_set", b"surge_enabled_set", "surge_override_set", b"surge_override_set", "surge_published", b"surge_published", "surge_version", b"surge_version", "traffic_version", b"traffic_version", "version", b"version", "version_events", b"version_events", "window_assigned", b"window_assigned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ride_requested", "candidates_ranked", "offers_made", "offer_shown", "offer_declined", "offers_expired", "assignment_began", "assignment_ended", "driver_arrived", "ride_started", "ride_completed", "ride_cancelled", "ride_expired", "ride_changed", "ride_ended", "window_assigned", "search_began", "search_postponed", "fee_due", "offer_withdrawn", "driver_upserted", "driver_went_online", "driver_went_offline", "driver_suspended", "quote_issued", "surge_published", "surge_override_set", "surge_enabled_set", "signal_published", "fare_finalized", "fixes_logged"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
