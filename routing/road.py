@@ -11,7 +11,8 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
 from routing.graph import MM_PER_M
 from routing.joining import JoinedRouter, RoadParams
-from routing.snapping import Snapped
+from routing.snapping import Snapped, straight_pairs
+from routing.soonest import Soonest, soonest_by_table, whole_ms, with_straight
 from routing.tables import load_tables
 from routing.ways import fastest_ways
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from hexhail.kernel.units import Ints
+    from hexhail.kernel.units import Floats, Ints
     from routing.graph import RoadGraph
     from routing.model import Floats32
     from routing.tables import Tables
@@ -60,6 +61,17 @@ class RoadRouter(JoinedRouter):
     def ways(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
         """The edges of the fastest way of each pair of junctions, all pairs at once."""
         return fastest_ways(self.graph, self._tables, starts, ends)
+
+    def soonest(self, origins: Floats, destinations: Floats, count: int, limit_s: float) -> Soonest:
+        """From which origins is each destination reached soonest? From the tables, without looking at all pairs."""
+        starts, ends = self._snap_ends(origins, destinations)
+        speed_mps, terminal_s = self.params.approach_speed_mps, self.params.terminal_s
+        start_s, end_s = starts.gap_m / speed_mps, ends.gap_m / speed_mps + terminal_s
+        found = soonest_by_table(self._tables.times_s, starts, ends, start_s, end_s, self.params.time_factor, count, limit_s)
+        rows, columns, straight = straight_pairs(starts, ends)
+        time_s = self._straight_s(straight)
+        near = time_s <= limit_s
+        return with_straight(found, Soonest(rows[near], columns[near], whole_ms(time_s[near])), count)
 
     def _road_times_s(self, starts: Ints, ends: Ints) -> Floats32:
         return _gather(self._tables.times_s, starts, ends)

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from hexhail.kernel.units import Floats, Ints
     from routing.graph import RoadGraph
 
-BLOCK = 256
 FEW = 4_096
 """Pairs that are faster looked at than left out."""
+PAIRS_AT_ONCE = 16_000_000
+"""Pairs that are looked at in one go, though all of them were near: so that memory stays bounded."""
+GAPS_M = np.array([25.0, 50.0, 100.0])
 PROJECTION_SLACK = 1.05
 """How much shorter than the great circle a projected distance may be, in a network of some 100 km."""
+SLACK_M = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,45 +74,59 @@ class Junctions:
 def straight_pairs(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
     """Which pairs are no farther apart than from their junctions? End int64[k], start int64[k], metres apart float64[k].
 
-    Only pairs that are about as near along the longer way of the network are looked at.
+    Only pairs that are about as near on a plane are looked at.
     """
-    covered = np.flatnonzero(np.isfinite(ends.gap_m))
-    is_covered = np.isfinite(starts.gap_m)
-    if not len(covered) or not is_covered.any():
+    starting, ending = np.flatnonzero(np.isfinite(starts.gap_m)), np.flatnonzero(np.isfinite(ends.gap_m))
+    if not len(starting) or not len(ending):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
-    if len(ends.nodes) * len(is_covered) <= FEW:
+    if len(ends.nodes) * len(starts.nodes) <= FEW:
         return _straight_among_all(starts, ends)
-    axis = int(np.argmax(np.ptp(ends.flat_m[covered], axis=0)))
-    order = covered[np.argsort(ends.flat_m[covered, axis])]
-    along_m, reach_m = ends.flat_m[order, axis], (starts.gap_m + ends.gap_m[order].max()) * PROJECTION_SLACK + 1.0
-    low = np.searchsorted(along_m, starts.flat_m[:, axis] - reach_m)
-    counts = is_covered * (np.searchsorted(along_m, starts.flat_m[:, axis] + reach_m, side="right") - low)
+    step = max(PAIRS_AT_ONCE // len(starting), 1)
+    from_where = _by_gap(starts, starting)
     found = [
-        _straight_among(starts, ends, order, np.arange(begin, min(begin + BLOCK, len(low))), low, counts)
-        for begin in range(0, len(low), BLOCK)
+        _straight_among(starts, some_starts, ends, some_ends)
+        for begin in range(0, len(ending), step)
+        for some_ends in _by_gap(ends, ending[begin : begin + step])
+        for some_starts in from_where
     ]
     rows, columns, apart_m = (np.concatenate(column) for column in zip(*found, strict=True))
     return rows, columns, apart_m
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Near:
+    """Places that are about as far from their junctions, to be found by where they are."""
+
+    rows: Ints
+    tree: cKDTree
+    gap_m: float
+
+
+def _by_gap(snapped: Snapped, rows: Ints) -> list[_Near]:
+    """These places, those within each of `GAPS_M` by themselves: else a few far from all junctions would have all look as far."""
+    tier = np.searchsorted(GAPS_M, snapped.gap_m[rows])
+    parts = [rows[tier == each] for each in range(len(GAPS_M) + 1)]
+    return [_Near(part, cKDTree(snapped.flat_m[part]), float(snapped.gap_m[part].max())) for part in parts if len(part)]
+
+
+def _straight_among(starts: Snapped, some_starts: _Near, ends: Snapped, some_ends: _Near) -> tuple[Ints, Ints, Floats]:
+    reach_m = (some_starts.gap_m + some_ends.gap_m) * PROJECTION_SLACK + SLACK_M
+    near = some_ends.tree.sparse_distance_matrix(some_starts.tree, reach_m, output_type="ndarray")
+    rows, columns = some_ends.rows[near["i"]], some_starts.rows[near["j"]]
+    maybe = near["v"] <= _projected_m(ends.gap_m[rows] + starts.gap_m[columns])
+    return _straight(starts, ends, rows[maybe], columns[maybe])
+
+
 def _straight_among_all(starts: Snapped, ends: Snapped) -> tuple[Ints, Ints, Floats]:
     gaps_m = ends.gap_m[:, None] + starts.gap_m
     east_m, north_m = (np.abs(ends.flat_m[:, axis, None] - starts.flat_m[:, axis]) for axis in (0, 1))
-    near = (np.maximum(east_m, north_m) <= gaps_m * PROJECTION_SLACK + 1.0) & np.isfinite(gaps_m)
+    near = (np.maximum(east_m, north_m) <= _projected_m(gaps_m)) & np.isfinite(gaps_m)
     return _straight(starts, ends, *near.nonzero())
 
 
-def _straight_among(
-    starts: Snapped, ends: Snapped, order: Ints, block: Ints, low: Ints, counts: Ints
-) -> tuple[Ints, Ints, Floats]:
-    """Among the pairs of a block of starts, each with `counts` ends from `low` on, in this order."""
-    number = counts[block]
-    columns = np.repeat(block, number)
-    before = np.cumsum(number) - number
-    rows = order[np.arange(len(columns)) + np.repeat(low[block] - before, number)]
-    away_m = np.abs(starts.flat_m[columns] - ends.flat_m[rows]).max(axis=1)
-    near = away_m <= (starts.gap_m[columns] + ends.gap_m[rows]) * PROJECTION_SLACK + 1.0
-    return _straight(starts, ends, rows[near], columns[near])
+def _projected_m(distance_m: Floats) -> Floats:
+    """How far apart can places be in the projection that are no farther apart than this on the globe?"""
+    return distance_m * PROJECTION_SLACK + SLACK_M
 
 
 def _straight(starts: Snapped, ends: Snapped, rows: Ints, columns: Ints) -> tuple[Ints, Ints, Floats]:

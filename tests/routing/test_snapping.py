@@ -32,7 +32,7 @@ def test_pairs_go_straight_that_are_no_farther_apart_than_from_their_junctions(
     starts, ends = JUNCTIONS.snap(origins, limit_m), JUNCTIONS.snap(destinations, limit_m)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(under_test, "FEW", few)
-        patch.setattr(under_test, "BLOCK", 3)
+        patch.setattr(under_test, "PAIRS_AT_ONCE", 3)
         rows, columns, apart_m = straight_pairs(starts, ends)
 
     found = dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), apart_m.tolist(), strict=True))
