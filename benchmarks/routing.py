@@ -125,7 +125,7 @@ class RoutingParams:
 
 async def run_routing(params: RoutingParams, folder: Path, data_dir: Path, steps: Steps) -> Report:
     """The whole benchmark, with its files in this folder. Raises HandError and OSError."""
-    graph, name = _manhattan(data_dir)
+    graph, name = manhattan_or_grid(data_dir)
     steps.begin(f"tables of {name}, {graph.n_nodes:,} junctions")
     run = _Routing(params, folder, Notebook(), steps)
     router = RoadRouter(graph, load_tables(graph, folder), PARAMS, folder)
@@ -138,7 +138,8 @@ async def run_routing(params: RoutingParams, folder: Path, data_dir: Path, steps
     return replace(report, parameters={**report.parameters, "streets": name})
 
 
-def _manhattan(data_dir: Path) -> tuple[RoadGraph, str]:
+def manhattan_or_grid(data_dir: Path) -> tuple[RoadGraph, str]:
+    """Manhattan's streets, or a made-up grid of their size, and what to call them."""
     path = data_dir / MANHATTAN
     if path.is_file():
         return load_road_graph(path)[0], "Manhattan"
@@ -163,14 +164,14 @@ class _Routing:
         self.steps.begin("what the searches alone take")
         for repeat in range(1, self.params.repeats + 1):
             bare_s = _bare_s(base.graph)
-            alone_s = float(np.mean([_timed_s(ask) for _ in range(self.params.questions)]))
+            alone_s = float(np.mean([timed_s(ask) for _ in range(self.params.questions)]))
             self.steps.begin(f"tables of new traffic, while questions go on, {repeat} of {self.params.repeats}")
             slowness = rng.uniform(0.8, GREATEST_SLOWNESS, base.graph.n_edges)
             began_s = time.perf_counter()
             making = asyncio.create_task(with_slowness_beside(base, slowness))
             asked_s = []
             while not making.done():
-                asked_s.append(_timed_s(ask))
+                asked_s.append(timed_s(ask))
                 await asyncio.sleep(0)
             taken_s = time.perf_counter() - began_s
             newest = await making
@@ -190,21 +191,21 @@ class _Routing:
         """How fast does it answer?"""
         params = self.params
         crow = CrowRouter(CrowParams(1.3, (20.0,) * 24, "UTC"))
-        draw = _Places(router.graph, generator(params.seed, "questions"))
+        draw = Places(router.graph, generator(params.seed, "questions"))
         fancy_rng = generator(params.seed, "fancy")
         for repeat in range(1, params.repeats + 1):
             self.steps.begin(f"questions, {repeat} of {params.repeats}")
             requests = [draw.request(params.candidates) for _ in range(params.questions)]
-            ours_s = [_timed_s(partial(router.times_s, near, pickup, 0)) for pickup, near in requests]
-            crow_s = [_timed_s(partial(crow.times_s, near, pickup, 0)) for pickup, near in requests]
-            pair_s = [_timed_s(partial(router.pair_times_s, near[:1], pickup, 0)) for pickup, near in requests]
+            ours_s = [timed_s(partial(router.times_s, near, pickup, 0)) for pickup, near in requests]
+            crow_s = [timed_s(partial(crow.times_s, near, pickup, 0)) for pickup, near in requests]
+            pair_s = [timed_s(partial(router.pair_times_s, near[:1], pickup, 0)) for pickup, near in requests]
             route_s = [
-                _timed_s(partial(router.route, geo.Place(*near[0]), geo.Place(*pickup[0]), 0))
+                timed_s(partial(router.route, geo.Place(*near[0]), geo.Place(*pickup[0]), 0))
                 for pickup, near in requests
                 if np.isfinite(router.times_s(near[:1], pickup, 0)).all()
             ]
             origins, destinations = draw.anywhere(params.origins), draw.anywhere(params.destinations)
-            matrix_s = _timed_s(partial(router.times_s, origins, destinations, 0))
+            matrix_s = timed_s(partial(router.times_s, origins, destinations, 0))
             fancy_s = _fancy_s(router, params.origins, params.destinations, fancy_rng)
             self.notebook.note(
                 candidates_50_ms=MS * float(np.median(ours_s)),
@@ -251,7 +252,7 @@ class _Routing:
     async def _in_processes(self, name: str, graph: RoadGraph) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         """What the process said that made the hierarchy, and the one that found it made."""
         params = self.params
-        draw = _Places(graph, generator(params.seed, name))
+        draw = Places(graph, generator(params.seed, name))
         requests = [draw.request(params.candidates) for _ in range(params.questions)]
         pickups, candidates = (np.array(column) for column in zip(*requests, strict=True))
         froms, tos = draw.anywhere(params.questions), draw.anywhere(params.questions)
@@ -284,11 +285,11 @@ class _Routing:
         return built, asked
 
     def _asking(self, router: JoinedRouter) -> Callable[[], object]:
-        pickup, near = _Places(router.graph, generator(self.params.seed, "meanwhile")).request(self.params.candidates)
+        pickup, near = Places(router.graph, generator(self.params.seed, "meanwhile")).request(self.params.candidates)
         return partial(router.times_s, near, pickup, 0)
 
     def _check(self, what: str, router: JoinedRouter, roads: Roads, count: int) -> None:
-        draw = _Places(router.graph, generator(self.params.seed, "checked", what))
+        draw = Places(router.graph, generator(self.params.seed, "checked", what))
         for _ in range(count):
             pickup, near = draw.request(self.params.candidates)
             times_s, lengths_m = roads.trips(near, pickup[0])
@@ -301,7 +302,7 @@ class _Routing:
             self.notebook.check(f"routes in {what} against an independent search", faults, len(routes))
 
 
-class _Places:
+class Places:
     """Draws places about the junctions of a graph."""
 
     def __init__(self, graph: RoadGraph, rng: np.random.Generator) -> None:
@@ -326,7 +327,8 @@ class _Places:
         return strayed
 
 
-def _timed_s(work: Callable[[], object]) -> float:
+def timed_s(work: Callable[[], object]) -> float:
+    """How long does it take?"""
     began_s = time.perf_counter()
     work()
     return time.perf_counter() - began_s
@@ -337,7 +339,7 @@ def _bare_s(graph: RoadGraph) -> float:
     n = graph.n_nodes
     towards = csr_array((graph.time_s, graph.head, graph.first_edge), shape=(n, n)).T.tocsr()
     rows = min(BASELINE_ROWS, n)
-    return _timed_s(partial(dijkstra, towards, indices=np.arange(rows))) * n / rows
+    return timed_s(partial(dijkstra, towards, indices=np.arange(rows))) * n / rows
 
 
 def _fancy_s(router: JoinedRouter, rows: int, columns: int, rng: np.random.Generator) -> float:
@@ -345,4 +347,4 @@ def _fancy_s(router: JoinedRouter, rows: int, columns: int, rng: np.random.Gener
     n = router.graph.n_nodes
     table = np.zeros((n, n), dtype=np.float32) + np.float32(1)
     starts, ends = rng.integers(0, n, rows), rng.integers(0, n, columns)
-    return _timed_s(lambda: table[ends[:, None], starts])
+    return timed_s(lambda: table[ends[:, None], starts])

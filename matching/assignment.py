@@ -137,16 +137,23 @@ def assign_dense(cost_milli: Ints, waiting_milli: Ints) -> Assignment:
     waiting_milli : int64[n_rides]
     Raises ValueError for costs beyond GREATEST_COST_MILLI.
     """
+    n_rides, n_drivers = cost_milli.shape
+    driver = np.full(n_rides, WAITS, dtype=np.int64)
     _check_costs("waiting_milli", waiting_milli)
-    _check_costs("cost_milli", cost_milli)
-    worth = np.empty(cost_milli.shape)
-    np.subtract(cost_milli, waiting_milli[:, None], out=worth, casting="unsafe")
-    np.minimum(worth, 0.0, out=worth)
-    rides, drivers = linear_sum_assignment(worth)
-    won = worth[rides, drivers]
-    driver = np.full(len(waiting_milli), WAITS, dtype=np.int64)
-    driver[rides[won < 0]] = drivers[won < 0]
-    return Assignment(driver, int(waiting_milli.sum()) + int(won.sum()))
+    if not cost_milli.size:
+        return Assignment(driver, int(waiting_milli.sum()))
+    dearest_milli = cost_milli.max(axis=1)
+    _check_costs("cost_milli", np.append(dearest_milli, cost_milli.min()))
+    table = cost_milli
+    if n_rides > n_drivers:  # whoever is left over must be worth 0
+        table = np.minimum(cost_milli - waiting_milli[:, None], 0)
+    elif not (dearest_milli < waiting_milli).all():
+        table = np.minimum(cost_milli, waiting_milli[:, None])
+    rides, drivers = linear_sum_assignment(table)
+    won_milli = cost_milli[rides, drivers] - waiting_milli[rides]
+    made = won_milli < 0
+    driver[rides[made]] = drivers[made]
+    return Assignment(driver, int(waiting_milli.sum()) + int(won_milli[made].sum()))
 
 
 def prices_milli(pairs: Pairs, waiting_milli: Ints, n_drivers: int, driver: Ints) -> Ints | None:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from benchmarks.assign import AssignParams, run_assign
 from benchmarks.hands import HandError
 from benchmarks.ingest import IngestParams, run_ingest
 from benchmarks.match import MatchParams, run_match
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from benchmarks.view import Steps
     from hexhail.kernel.settings import Settings
 
-Params = TypeVar("Params", IngestParams, MatchParams, NearbyParams, RoutingParams)
+Params = TypeVar("Params", AssignParams, IngestParams, MatchParams, NearbyParams, RoutingParams)
 
-_INGEST, _MATCH, _NEARBY, _ROUTING = IngestParams(), MatchParams(), NearbyParams(), RoutingParams()
+_ASSIGN, _INGEST, _MATCH, _NEARBY, _ROUTING = AssignParams(), IngestParams(), MatchParams(), NearbyParams(), RoutingParams()
 
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.", dir_okay=False)]
 _Seconds = Annotated[float, typer.Option(min=0.05, help="Of load; of ingest, in each repeat.")]
@@ -193,8 +194,36 @@ def bench_commands(
         )
         measured(params, run_match, json_file)
 
+    _add_assign(bench, measured)
     add_eta(bench, settings_of, check_json, finish, show)
     return bench
+
+
+def _add_assign(bench: typer.Typer, measured: Callable[[Any, Any, Path | None], None]) -> None:
+    @bench.command("assign")
+    def assign_command(
+        json_file: _Json = None,
+        repeats: _Repeats = _ASSIGN.repeats,
+        rides: Annotated[int, typer.Option(min=1, help="Of the sparse window.")] = _ASSIGN.rides,
+        drivers: Annotated[int, typer.Option(min=1, help="Of the sparse window.")] = _ASSIGN.drivers,
+        candidates: Annotated[int, typer.Option(min=1, help="Of each ride, those who are there soonest.")] = _ASSIGN.candidates,
+        dense_rides: Annotated[int, typer.Option(min=1, help="Of the full table.")] = _ASSIGN.dense_rides,
+        dense_drivers: Annotated[int, typer.Option(min=1, help="Of the full table.")] = _ASSIGN.dense_drivers,
+    ) -> None:
+        """How fast is a window assigned, candidates by road time included? Against scipy's solvers and a plain loop.
+
+        Manhattan's streets come from the data folder; without it a made-up grid of their size takes their place.
+        """
+        params = _checked(
+            AssignParams,
+            repeats=repeats,
+            rides=rides,
+            drivers=drivers,
+            candidates=candidates,
+            dense_rides=dense_rides,
+            dense_drivers=dense_drivers,
+        )
+        measured(params, run_assign, json_file)
 
 
 def _checked(kind: type[Params], **asked: Any) -> Params:
