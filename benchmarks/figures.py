@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -107,6 +107,7 @@ class Report:
 
     checked : what was compared, and how often
     faults : what did not add up; a report with any is worth nothing
+    details : more than one figure each, for machines
     """
 
     benchmark: str
@@ -115,6 +116,7 @@ class Report:
     machine: Mapping[str, object]
     checked: Mapping[str, int]
     faults: tuple[str, ...]
+    details: Mapping[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """For machines: each figure by its key, then how it came about."""
@@ -136,4 +138,5 @@ class Report:
             "faults": list(self.faults),
             "parameters": dict(self.parameters),
             "machine": dict(self.machine),
+            **self.details,
         }

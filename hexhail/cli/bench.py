@@ -17,6 +17,7 @@ from benchmarks.match import MatchParams, run_match
 from benchmarks.nearby import NearbyParams, run_nearby
 from benchmarks.routing import RoutingParams, run_routing
 from benchmarks.view import StepsView, report_table
+from hexhail.cli.dispatch import add_dispatch
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.eta import add_eta
 from hexhail.cli.folders import temporary_data_dir
@@ -196,6 +197,7 @@ def bench_commands(
 
     _add_assign(bench, measured)
     add_eta(bench, settings_of, check_json, finish, show)
+    add_dispatch(bench, settings_of, check_json, finish, show)
     return bench
 
 
