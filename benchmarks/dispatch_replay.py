@@ -153,7 +153,7 @@ class Replay:
             for offer in ride.offers:
                 if offer not in known:
                     self._tell(number, offer)
-            for driver_id, answer in answers(before, ride):
+            for driver_id, answer in answers(before, decision):
                 self.fleet.record(self._numbers[driver_id], answer)
         if ride.next_deadline_ms is not None:
             self.at(ride.next_deadline_ms, lambda at_ms: self._deadline(number, at_ms))
