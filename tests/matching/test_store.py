@@ -27,8 +27,9 @@ from matching.model import (
     RiderCancelled,
     RideState,
 )
-from matching.offers import OfferParams, begin, decide
+from matching.offers import OfferParams, begin, decide, schedule
 from matching.postgres_store import PostgresStore, postgres_errors
+from matching.progress import Check, Watch
 from matching.records import Answer, Record, RecordParams, after
 from matching.schema import ensure_outbox_days, migrate
 from matching.store import Change, Conflict, RequestKey, RequestRepeated
@@ -44,6 +45,7 @@ CITY = CityId("gridport")
 PARAMS = OfferParams()
 DAY_MS = 24 * 3600 * 1000
 LEASE_MS = 2_000
+PERIOD_MS = 20_000
 
 
 class Bench:
@@ -319,6 +321,52 @@ async def test_a_ride_of_a_city_that_is_served_elsewhere_is_left_alone(bench: Be
     await bench.request()
     await bench.pool.execute("UPDATE matching.rides SET city_id = 'elsewhere'")
     assert await bench.store.lease_due(NOW_MS, LEASE_MS, 10) == []
+
+
+async def assigned(bench: Bench, number: int) -> Ride:
+    """A ride that a driver has accepted."""
+    await bench.driver(f"d{number}")
+    ride = await bench.offer(await bench.request(number), f"d{number}")
+    return await bench.happen(ride, OfferAccepted(ride.offers[0].offer_id))
+
+
+async def test_a_driver_on_a_ride_is_due_for_a_look_a_period_after_accepting_and_after_each_look(bench: Bench) -> None:
+    ride = await assigned(bench, 1)
+    assert await bench.store.lease_checks(CITY, NOW_MS + PERIOD_MS - 1, PERIOD_MS, 10) == []
+    (check,) = await bench.store.lease_checks(CITY, NOW_MS + PERIOD_MS, PERIOD_MS, 10)
+    assert check == Check(ride.ride_id, DriverId("d1"), RideState.ACCEPTED, ride.version, ride.pickup, 0, None)
+    assert await bench.store.lease_checks(CITY, NOW_MS + 2 * PERIOD_MS - 1, PERIOD_MS, 10) == []
+    watch = Watch(ride.version, NOW_MS, "epoch", NOW_MS - 5, 12.5, NOW_MS - 9, 2)
+    await bench.store.keep_watches([(check, watch)])
+    (again,) = await bench.store.lease_checks(CITY, NOW_MS + 2 * PERIOD_MS, PERIOD_MS, 10)
+    assert again == replace(check, watch=watch)
+    assert (await bench.store.ride(ride.ride_id)).version == ride.version
+
+
+async def test_many_looks_are_shared_among_workers_each_once_and_none_is_due_for_a_ride_that_is_over(bench: Bench) -> None:
+    rides = [await assigned(bench, number) for number in range(1, 6)]
+    await bench.happen(rides[0], RiderCancelled())
+    leased = await asyncio.gather(*(bench.store.lease_checks(CITY, NOW_MS + PERIOD_MS, PERIOD_MS, 2) for _ in range(4)))
+    assert sorted(check.ride_id for some in leased for check in some) == sorted(ride.ride_id for ride in rides[1:])
+    check = next(check for some in leased for check in some)
+    ride = await bench.store.ride(check.ride_id)
+    await bench.happen(ride, DriverCancelled(check.driver_id))
+    await bench.store.keep_watches([(check, Watch(1, NOW_MS, "epoch"))])
+    assert await bench.pool.fetchval("SELECT count(*) FROM matching.assignments WHERE watch IS NOT NULL") == 0
+
+
+async def test_a_ride_for_later_is_no_active_one_until_it_is_searched(bench: Bench) -> None:
+    active = await bench.request(1, rider_id="r")
+    later = replace(wanted(2, "r"), version=0, pickup_at_ms=NOW_MS + 7_200_000)
+    decision = schedule(later, NOW_MS, PARAMS)
+    await bench.store.commit(Change(None, decision, "rider/r"))
+    waiting = await bench.store.ride(later.ride_id)
+    assert waiting == decision.ride
+    assert await bench.store.lease_due(NOW_MS, LEASE_MS, 10) == [active]
+    bench.now_ms = later.pickup_at_ms
+    assert await refused(bench.happen(waiting, DeadlinePassed())) is Reason.RIDER_BUSY
+    await bench.happen(active, RiderCancelled())
+    assert (await bench.happen(waiting, DeadlinePassed())).state is RideState.SEARCHING
 
 
 async def test_events_are_written_with_their_change_in_the_partition_of_their_day(bench: Bench) -> None:
