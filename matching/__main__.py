@@ -30,6 +30,7 @@ from matching.minder import Minder
 from matching.notices import Notices
 from matching.params import MatchingParams
 from matching.policies import Ranker, policy_for
+from matching.postgres_history import PostgresHistory
 from matching.postgres_leases import PostgresLeases
 from matching.postgres_log import PostgresLog
 from matching.postgres_store import PostgresStore
@@ -164,7 +165,7 @@ async def running(
         store.on_commit = lambda city_id: relays[city_id].wake()
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
-            cities, dispatcher, watcher, store, store, clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
+            cities, dispatcher, watcher, store, store, PostgresHistory(pool), clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
         )
 
         async def housekeeping() -> None:

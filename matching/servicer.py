@@ -12,7 +12,8 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import check_name
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.tokens import Role
-from matching import wire
+from matching import explanation_wire, wire
+from matching.explanation import absences, explain
 from matching.model import (
     DriverArrived,
     DriverCancelled,
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from matching.dispatcher import Dispatcher
+    from matching.explanation import Absence, Explanation
     from matching.model import Event
-    from matching.store import Drivers, RequestKey, Rides
+    from matching.store import Drivers, History, RequestKey, Rides
     from matching.watcher import Watcher
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -88,6 +90,7 @@ class MatchingServicer(MatchingServiceServicer):
         watcher: Watcher,
         rides: Rides,
         drivers: Drivers,
+        history: History,
         clock: Clock,
         new_stream_id: Callable[[], str],
     ) -> None:
@@ -96,6 +99,7 @@ class MatchingServicer(MatchingServiceServicer):
         self._watcher = watcher
         self._rides = rides
         self._drivers = drivers
+        self._history = history
         self._clock = clock
         self._new_stream_id = new_stream_id
 
@@ -275,12 +279,31 @@ class MatchingServicer(MatchingServiceServicer):
         now_ms = self._clock.now_ms()
         return wire.write_stats(await self._drivers.stats(self._cities[request.city_id].city_id, now_ms), now_ms)
 
+    async def ExplainRide(self, request: pb.ExplainRideRequest, context: Context) -> pb.ExplainRideResponse:
+        """Why it went as it did."""
+        ride_id = wire.read_ride_id(request.ride_id, self._cities)
+        driver_id = explanation_wire.read_asked_driver(request.driver_id)
+        ride = await self._rides.ride(ride_id)
+        explanation = explain(ride, explanation_wire.read_log(await self._history.of_ride(ride)))
+        absent = await self._absences(explanation, driver_id) if driver_id else []
+        return explanation_wire.write_explanation(explanation, absent, self._clock.now_ms())
+
     async def CountDemand(self, request: pb.CountDemandRequest, context: Context) -> pb.CountDemandResponse:
         """Open requests per cell."""
         city = self._cities[request.city_id]
         resolution = wire.read_resolution(request.resolution, city)
         places = await self._rides.open_pickups(city.city_id)
         return wire.write_demand(places, resolution, self._clock.now_ms())
+
+    async def _absences(self, explanation: Explanation, driver_id: str) -> list[Absence]:
+        ride, now_ms = explanation.ride, self._clock.now_ms()
+        driver = await self._drivers.driver(ride.city_id, driver_id)
+        history = explanation_wire.read_driver_history(
+            driver,
+            await self._history.of_driver(ride.city_id, driver_id, now_ms),
+            await self._history.bound(ride.city_id, driver_id, ride.requested_at_ms, now_ms),
+        )
+        return absences(explanation, history, self._cities[ride.city_id].product(ride.product).capabilities)
 
     async def _visible_ride(self, ride_id: str) -> Ride:
         ride = await self._rides.ride(wire.read_ride_id(ride_id, self._cities))

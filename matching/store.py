@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hexhail.kernel.geo import Place
     from matching.candidates import Consideration
+    from matching.explanation import Bound
     from matching.model import Decision, Offer, Ride, RideState
     from matching.progress import Check, Watch
     from matching.relaying import LoggedEvent, Page, Telling
@@ -195,6 +196,19 @@ class Drivers(Protocol):
 
     def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
         """Every driver that is online, on a ride, or changed since then, in pages."""
+
+
+class History(Protocol):
+    """What happened, as envelopes of the event log. Each call raises STORE_UNAVAILABLE."""
+
+    async def of_ride(self, ride: Ride) -> list[bytes]:
+        """Of all versions of a ride as far as this one, in order; without those that are no longer kept."""
+
+    async def of_driver(self, city_id: CityId, driver_id: str, until_ms: int) -> list[bytes]:
+        """The latest of a driver until then, oldest first."""
+
+    async def bound(self, city_id: CityId, driver_id: str, from_ms: int, until_ms: int) -> list[Bound]:
+        """Which rides was a driver on at some moment of this time?"""
 
 
 class Claims(Protocol):

@@ -21,6 +21,7 @@ from hexhail.cli.bench import bench_commands
 from hexhail.cli.chaos import add_chaos
 from hexhail.cli.city import city_commands
 from hexhail.cli.errors import ServiceError
+from hexhail.cli.explain import add_explain
 from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.running import (
     TOKEN_KEY,
@@ -151,8 +152,12 @@ def drive_command(
     wish = Wish(city or default_city(settings), requests, start, minutes, drivers, sample, seed)
     console = Console()
     _check_json(json_file)
-    summary = _run(drive(settings, addresses, wish, _offset(at, wish.city_id, settings), console))
+    summary, ride_id = _run(drive(settings, addresses, wish, _offset(at, wish.city_id, settings), console))
     report(summary, json_file, console)
+    if ride_id:
+        where = f" --matching {matching}" if matching else ""
+        where += f" --data-dir {data_dir}" if data_dir else ""
+        console.print(f"why did a ride go as it did? hexhail explain {ride_id}{where}", soft_wrap=True)
 
 
 @app.command("serve")
@@ -269,6 +274,11 @@ def _fail(line: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def _operator_token(settings: Settings) -> str:
+    return mint_token(load_or_make_key(settings.data_dir, TOKEN_KEY), Role.OPERATOR, "hexhail")
+
+
+add_explain(app, _settings, _run, addresses_of, _operator_token)
 app.add_typer(city_commands(_fail), name="city")
 app.add_typer(traffic_commands(_settings, _fail), name="traffic")
 app.add_typer(bench_commands(_settings, _check_json, _run), name="bench")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hexhail.embedded import Stores
     from hexhail.kernel.settings import Settings
     from simulator.summary import Summary
+    from simulator.witness import Interval
 
 _STORE_LOOK_S, _STORE_MISSES = 2.0, 3
 TOKEN_KEY = "tokens"  # noqa: S105 - a file's name
@@ -66,6 +67,7 @@ async def up(
                 for name in ("location", "matching", "pricing"):
                     console.print(f"  {name:9} {getattr(addresses, name)}")
                 console.print(f"  logs and data in {settings.data_dir}", soft_wrap=True)
+                console.print("  why did a ride go as it did? hexhail explain RIDE_ID")
                 await until_stopped(stop, stores)
                 console.print("draining ...")
 
@@ -124,17 +126,23 @@ async def demo(settings: Settings, data_dir: Path, wish: Wish, clock_offset_ms: 
                 return None
             token_key = load_or_make_key(data_dir, TOKEN_KEY)
             before = await end_of_log(stores.postgres_dsn)
-            summary = await _live(town, wish, addresses, token_key, clock_offset_ms, stop, console)
+            summary, _ = await _live(town, wish, addresses, token_key, clock_offset_ms, stop, console)
             logged = await logged_assignments(stores.postgres_dsn, wish.city_id, before)
             return summary.with_outbox(double_assignments(logged))
 
 
-async def drive(settings: Settings, addresses: Addresses, wish: Wish, clock_offset_ms: int | None, console: Console) -> Summary:
-    """The live simulator in a city that runs already. Raises CityError, ValueError, OSError, DomainError, RpcError."""
+async def drive(
+    settings: Settings, addresses: Addresses, wish: Wish, clock_offset_ms: int | None, console: Console
+) -> tuple[Summary, str]:
+    """The live simulator in a city that runs already, and one ride that somebody may want explained; empty where nobody rode.
+
+    Raises CityError, ValueError, OSError, DomainError, RpcError.
+    """
     with _stop_event() as stop:
         town = await asyncio.to_thread(town_of, wish, settings)
         token_key = load_or_make_key(settings.data_dir, TOKEN_KEY)
-        return await _live(town, wish, addresses, token_key, clock_offset_ms or 0, stop, console)
+        summary, rides = await _live(town, wish, addresses, token_key, clock_offset_ms or 0, stop, console)
+        return summary, max(rides).ride_id if rides else ""
 
 
 async def erase_driver(settings: Settings, addresses: Addresses, city_id: str, driver_id: str) -> bool:
@@ -152,7 +160,7 @@ async def _live(
     clock_offset_ms: int,
     stop: asyncio.Event,
     console: Console,
-) -> Summary:
+) -> tuple[Summary, list[Interval]]:
     params = LiveParams(
         city=wish.city_id,
         seed=wish.seed,
@@ -166,7 +174,7 @@ async def _live(
         + (f", {town.minutes:g} minutes" if town.minutes else "")
     )
     with view_for(CityFrame(town.city.name, town.city.time_zone, town.starts), console) as view:
-        summary, _ = await run_live(
+        summary, intervals = await run_live(
             params,
             town.requests,
             town.starts,
@@ -179,7 +187,7 @@ async def _live(
             rows_dropped=town.rows_dropped,
         )
     asked = {"requests_file": str(wish.requests_file) if wish.requests_file else None, "start": wish.start}
-    return replace(summary, parameters={**summary.parameters, **asked})
+    return replace(summary, parameters={**summary.parameters, **asked}), intervals
 
 
 def report(summary: Summary, json_file: Path | None, console: Console) -> None:

@@ -8,12 +8,14 @@ from hexhail.api.location.v1 import location_service_pb2 as location_pb
 from hexhail.api.matching.v1 import matching_service_pb2 as matching_pb
 from hexhail.client import wire
 from hexhail.client.calling import Calling, mint_request_id
+from hexhail.client.explanation_wire import explanation_view
 from hexhail.client.surge import SurgeReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hexhail.client.channels import Channels
+    from hexhail.client.explanation_views import RideExplanation
     from hexhail.client.views import DriverView, RideView, StatsView
 
 
@@ -84,3 +86,8 @@ class OperatorApp(SurgeReading):
             request_id=mint_request_id(), city_id=self.city_id, driver_id=driver_id, suspended=suspended, reason=reason
         )
         return wire.driver_view((await self._calling.ask(self._matching.SuspendDriver, request)).driver)
+
+    async def explain_ride(self, ride_id: str, driver_id: str = "") -> RideExplanation:
+        """Why a ride went as it did; and, where a driver is named, why each search did not ask that one."""
+        request = matching_pb.ExplainRideRequest(ride_id=ride_id, driver_id=driver_id)
+        return explanation_view(await self._calling.ask(self._matching.ExplainRide, request))

@@ -54,6 +54,16 @@ def _places(wire: Iterable[ride_pb2.Stop]) -> tuple[Place, ...]:
     return tuple(Place(stop.position.lat, stop.position.lng) for stop in wire)
 
 
+def ride_state(number: ride_pb2.RideState.ValueType) -> RideState:
+    """A state of a ride."""
+    return _RIDE_STATES[number]
+
+
+def offer_state(number: offer_pb2.OfferState.ValueType) -> OfferState:
+    """A state of an offer."""
+    return _OFFER_STATES[number]
+
+
 def ride_view(ride: ride_pb2.Ride) -> RideView:
     """A ride as apps see it."""
     assignment: AssignmentView | None = None

@@ -1036,15 +1036,19 @@ class ExplainRideRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RIDE_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
     ride_id: _builtins.str
+    driver_id: _builtins.str
+    """Also: why did each search not ask this driver? Empty where nobody is asked about."""
     def __init__(
         self,
         *,
         ride_id: _builtins.str = ...,
+        driver_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ride_id", b"ride_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "ride_id", b"ride_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1052,35 +1056,145 @@ Global___ExplainRideRequest: _TypeAlias = ExplainRideRequest  # noqa: Y015
 
 @_typing.final
 class ExplainRideResponse(_message.Message):
+    """Put together from the event log as it stands at as_of_ms."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RIDE_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
+    SEARCHES_FIELD_NUMBER: _builtins.int
+    OFFER_COURSES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    AS_OF_MS_FIELD_NUMBER: _builtins.int
+    QUOTE_TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
+    SURGE_VERSION_FIELD_NUMBER: _builtins.int
+    ABSENCES_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """False where the log does not hold every version of the ride any more: it is kept for 30 days."""
+    as_of_ms: _builtins.int
+    quote_travel_times_version: _builtins.str
+    """What the quote was made with."""
+    surge_version: _builtins.int
     @_builtins.property
     def ride(self) -> _ride_pb2.Ride: ...
     @_builtins.property
-    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCandidate]: ...
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCandidate]:
+        """Of all searches, best first within each."""
+
     @_builtins.property
-    def offers(self) -> _containers.RepeatedCompositeFieldContainer[_offer_pb2.Offer]: ...
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[_offer_pb2.Offer]:
+        """As they stand now."""
+
+    @_builtins.property
+    def searches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedSearch]:
+        """Every search for drivers, in order."""
+
+    @_builtins.property
+    def offer_courses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedOffer]:
+        """Made, shown, answered: of every offer, in the order in which they were made."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedEvent]:
+        """All that happened, in order."""
+
+    @_builtins.property
+    def absences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedAbsence]:
+        """Of the driver asked about, one for each search."""
+
     def __init__(
         self,
         *,
         ride: _ride_pb2.Ride | None = ...,
         candidates: _abc.Iterable[Global___ExplainedCandidate] | None = ...,
         offers: _abc.Iterable[_offer_pb2.Offer] | None = ...,
+        searches: _abc.Iterable[Global___ExplainedSearch] | None = ...,
+        offer_courses: _abc.Iterable[Global___ExplainedOffer] | None = ...,
+        events: _abc.Iterable[Global___ExplainedEvent] | None = ...,
+        complete: _builtins.bool = ...,
+        as_of_ms: _builtins.int = ...,
+        quote_travel_times_version: _builtins.str = ...,
+        surge_version: _builtins.int = ...,
+        absences: _abc.Iterable[Global___ExplainedAbsence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ride", b"ride"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "offers", b"offers", "ride", b"ride"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absences", b"absences", "as_of_ms", b"as_of_ms", "candidates", b"candidates", "complete", b"complete", "events", b"events", "offer_courses", b"offer_courses", "offers", b"offers", "quote_travel_times_version", b"quote_travel_times_version", "ride", b"ride", "searches", b"searches", "surge_version", b"surge_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainRideResponse: _TypeAlias = ExplainRideResponse  # noqa: Y015
 
 @_typing.final
+class ExplainedSearch(_message.Message):
+    """One search for drivers, which makes the offers of one phase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_FELL_BACK_FIELD_NUMBER: _builtins.int
+    FAILED_POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_FAILURE_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
+    SEARCHED_RADIUS_M_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    AS_OF_MS_FIELD_NUMBER: _builtins.int
+    search: _builtins.int
+    """Counts from 1 within the ride."""
+    phase: _builtins.int
+    """Counts from 1; begins again where a driver gives the ride back, and stays where nobody was found."""
+    version: _builtins.int
+    """Of the ride, that the search led to."""
+    at_ms: _builtins.int
+    policy: _builtins.str
+    """Whose order it is."""
+    policy_fell_back: _builtins.bool
+    """The city's own policy failed: this one, for this reason, so that its fallback ranked."""
+    failed_policy: _builtins.str
+    policy_failure: _builtins.str
+    travel_times_version: _builtins.str
+    travel_times_fell_back: _builtins.bool
+    """The city's own router did not answer, so that another one did."""
+    searched_radius_m: _builtins.float
+    """Nobody nearer than this was left out."""
+    complete: _builtins.bool
+    """False where location did not know everything: more drivers may have been there."""
+    as_of_ms: _builtins.int
+    """How old the drivers' positions were: when location answered."""
+    def __init__(
+        self,
+        *,
+        search: _builtins.int = ...,
+        phase: _builtins.int = ...,
+        version: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        policy_fell_back: _builtins.bool = ...,
+        failed_policy: _builtins.str = ...,
+        policy_failure: _builtins.str = ...,
+        travel_times_version: _builtins.str = ...,
+        travel_times_fell_back: _builtins.bool = ...,
+        searched_radius_m: _builtins.float = ...,
+        complete: _builtins.bool = ...,
+        as_of_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "at_ms", b"at_ms", "complete", b"complete", "failed_policy", b"failed_policy", "phase", b"phase", "policy", b"policy", "policy_failure", b"policy_failure", "policy_fell_back", b"policy_fell_back", "search", b"search", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back", "travel_times_version", b"travel_times_version", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedSearch: _TypeAlias = ExplainedSearch  # noqa: Y015
+
+@_typing.final
 class ExplainedCandidate(_message.Message):
-    """What was thought of one candidate in one phase."""
+    """What was thought of one candidate in one search."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1092,14 +1206,26 @@ class ExplainedCandidate(_message.Message):
     SCORE_MILLI_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     NOT_OFFERED_REASON_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    RATING_MILLI_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_MILLI_FIELD_NUMBER: _builtins.int
+    IDLE_S_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     driver_id: _builtins.str
     at_ms: _builtins.int
     distance_m: _builtins.float
     pickup_eta_s: _builtins.int
+    """0 where no way leads to the pickup, which not_offered_reason then says."""
     score_milli: _builtins.int
     not_offered_reason: _builtins.str
     """Empty where an offer was made; else why not, for example "OUTRANKED"."""
+    search: _builtins.int
+    rating_milli: _builtins.int
+    """0 to 5,000."""
+    acceptance_milli: _builtins.int
+    """Share of offers accepted, thousandths."""
+    idle_s: _builtins.int
+    """How long the driver had been free."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]: ...
     def __init__(
@@ -1113,14 +1239,175 @@ class ExplainedCandidate(_message.Message):
         score_milli: _builtins.int = ...,
         parts: _abc.Iterable[Global___ScorePart] | None = ...,
         not_offered_reason: _builtins.str = ...,
+        search: _builtins.int = ...,
+        rating_milli: _builtins.int = ...,
+        acceptance_milli: _builtins.int = ...,
+        idle_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "distance_m", b"distance_m", "driver_id", b"driver_id", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_s", b"pickup_eta_s", "score_milli", b"score_milli"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "at_ms", b"at_ms", "distance_m", b"distance_m", "driver_id", b"driver_id", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_s", b"pickup_eta_s", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainedCandidate: _TypeAlias = ExplainedCandidate  # noqa: Y015
+
+@_typing.final
+class ExplainedOffer(_message.Message):
+    """The course of one offer. Times that have not come are 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MADE_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    SHOWN_AT_MS_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_MS_FIELD_NUMBER: _builtins.int
+    PICKUP_ETA_S_FIELD_NUMBER: _builtins.int
+    PICKUP_DISTANCE_M_FIELD_NUMBER: _builtins.int
+    offer_id: _builtins.str
+    driver_id: _builtins.str
+    search: _builtins.int
+    """0 where the log does not say."""
+    phase: _builtins.int
+    state: _offer_pb2.OfferState.ValueType
+    made_at_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    shown_at_ms: _builtins.int
+    """On the phone's screen. An offer that expired without has never arrived."""
+    closed_at_ms: _builtins.int
+    """Accepted, declined, expired or withdrawn; 0 where the log does not say."""
+    pickup_eta_s: _builtins.int
+    pickup_distance_m: _builtins.int
+    def __init__(
+        self,
+        *,
+        offer_id: _builtins.str = ...,
+        driver_id: _builtins.str = ...,
+        search: _builtins.int = ...,
+        phase: _builtins.int = ...,
+        state: _offer_pb2.OfferState.ValueType = ...,
+        made_at_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+        shown_at_ms: _builtins.int = ...,
+        closed_at_ms: _builtins.int = ...,
+        pickup_eta_s: _builtins.int = ...,
+        pickup_distance_m: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at_ms", b"closed_at_ms", "driver_id", b"driver_id", "expires_at_ms", b"expires_at_ms", "made_at_ms", b"made_at_ms", "offer_id", b"offer_id", "phase", b"phase", "pickup_distance_m", b"pickup_distance_m", "pickup_eta_s", b"pickup_eta_s", "search", b"search", "shown_at_ms", b"shown_at_ms", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedOffer: _TypeAlias = ExplainedOffer  # noqa: Y015
+
+@_typing.final
+class ExplainedEvent(_message.Message):
+    """One event of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    index: _builtins.int
+    """Place among the events of one version, from 0."""
+    at_ms: _builtins.int
+    kind: _builtins.str
+    """As the event log names it, for example "OFFERS_MADE"."""
+    actor: _builtins.str
+    """Who caused it: "rider/r-1", "driver/d-1", "operator/o-1" or "system"."""
+    state: _ride_pb2.RideState.ValueType
+    """Where the ride stands with this version; unspecified where the log does not say."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedDetail]:
+        """What else it says, by the names of its fields in events/v1."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        index: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        state: _ride_pb2.RideState.ValueType = ...,
+        details: _abc.Iterable[Global___ExplainedDetail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at_ms", b"at_ms", "details", b"details", "index", b"index", "kind", b"kind", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedEvent: _TypeAlias = ExplainedEvent  # noqa: Y015
+
+@_typing.final
+class ExplainedDetail(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedDetail: _TypeAlias = ExplainedDetail  # noqa: Y015
+
+@_typing.final
+class ExplainedAbsence(_message.Message):
+    """Why one search did not ask one driver."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_FIELD_NUMBER: _builtins.int
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RIDE_ID_FIELD_NUMBER: _builtins.int
+    search: _builtins.int
+    driver_id: _builtins.str
+    reason: _builtins.str
+    """As in not_offered_reason for a candidate, and empty where the search did ask. Of a driver whom the search did not find, what the
+    log says of that moment: "SUSPENDED", "OFFLINE", "BUSY", "WRONG_CLASS", or else "NOT_FOUND": out of the radius, farther away than
+    enough others, or silent.
+    """
+    ride_id: _builtins.str
+    """The ride that the driver was on."""
+    def __init__(
+        self,
+        *,
+        search: _builtins.int = ...,
+        driver_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        ride_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "reason", b"reason", "ride_id", b"ride_id", "search", b"search"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedAbsence: _TypeAlias = ExplainedAbsence  # noqa: Y015
 
 @_typing.final
 class ScorePart(_message.Message):

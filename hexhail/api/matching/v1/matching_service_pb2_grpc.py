@@ -346,7 +346,8 @@ class MatchingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainRide(self, request, context):
-        """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND).
+        """Why a ride went to this driver and not to another: every search with its candidates, every offer, every event (role operator).
+        Fails with RIDE_NOT_FOUND, DRIVER_NOT_FOUND (NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -115,7 +115,9 @@ class MatchingServiceStub:
     ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
     """
     ExplainRide: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.ExplainRideRequest, _matching_service_pb2.ExplainRideResponse]
-    """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND)."""
+    """Why a ride went to this driver and not to another: every search with its candidates, every offer, every event (role operator).
+    Fails with RIDE_NOT_FOUND, DRIVER_NOT_FOUND (NOT_FOUND).
+    """
     WatchRides: _grpc.UnaryStreamMultiCallable[_matching_service_pb2.WatchRidesRequest, _matching_service_pb2.WatchRidesResponse]
     """All rides of a city as they change: a snapshot, then changes (role operator)."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.GetStatsRequest, _matching_service_pb2.GetStatsResponse]
@@ -210,7 +212,9 @@ class MatchingServiceAsyncStub(MatchingServiceStub):
     ILLEGAL_TRANSITION (FAILED_PRECONDITION) but in ACCEPTED and ARRIVED.
     """
     ExplainRide: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.ExplainRideRequest, _matching_service_pb2.ExplainRideResponse]  # type: ignore[assignment]
-    """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND)."""
+    """Why a ride went to this driver and not to another: every search with its candidates, every offer, every event (role operator).
+    Fails with RIDE_NOT_FOUND, DRIVER_NOT_FOUND (NOT_FOUND).
+    """
     WatchRides: _aio.UnaryStreamMultiCallable[_matching_service_pb2.WatchRidesRequest, _matching_service_pb2.WatchRidesResponse]  # type: ignore[assignment]
     """All rides of a city as they change: a snapshot, then changes (role operator)."""
     GetStats: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.GetStatsRequest, _matching_service_pb2.GetStatsResponse]  # type: ignore[assignment]
@@ -434,7 +438,9 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _matching_service_pb2.ExplainRideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_matching_service_pb2.ExplainRideResponse, _abc.Awaitable[_matching_service_pb2.ExplainRideResponse]]:
-        """Why a ride went to this driver and not to another (role operator). Fails with RIDE_NOT_FOUND (NOT_FOUND)."""
+        """Why a ride went to this driver and not to another: every search with its candidates, every offer, every event (role operator).
+        Fails with RIDE_NOT_FOUND, DRIVER_NOT_FOUND (NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def WatchRides(
