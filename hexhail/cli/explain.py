@@ -198,6 +198,7 @@ class _Telling:
 
     _SENTENCES: ClassVar[dict[str, Callable[[_Telling, RideEventView], str]]] = {
         "RIDE_REQUESTED": lambda _, event: f"requested by {event.actor}",
+        "FEE_DUE": lambda _, event: f"{event.details.get('rider_id', '')} owes a fee, {event.details.get('kind', '')}",
         "OFFERS_MADE": _of_offers,
         "OFFERS_EXPIRED": _expired,
         "ASSIGNMENT_BEGAN": _began,

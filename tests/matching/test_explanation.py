@@ -55,8 +55,8 @@ def test_the_log_alone_tells_how_a_ride_and_its_offers_ended(happened: tuple[Eve
     explanation = explain(replace(ride, offers=()), log)
     assert explanation.complete
     assert explanation.events[-1].ride_state == ride.state
-    given_back = any(isinstance(event, DriverCancelled) for event in happened)
-    assert courses(explanation) == {o.driver_id: OfferState.ACCEPTED if given_back else o.state for o in ride.offers}
+    accepted = {event.offer_id for event in happened if isinstance(event, OfferAccepted)}  # and maybe given back, or taken away
+    assert courses(explanation) == {o.driver_id: OfferState.ACCEPTED if o.offer_id in accepted else o.state for o in ride.offers}
 
 
 def test_offers_are_shown_declined_accepted_and_withdrawn_when_the_log_says() -> None:
