@@ -180,8 +180,8 @@ def _courses_in(ride: Ride) -> list[OfferCourse]:
 
 
 def _as_kept(logged: OfferCourse | None, kept: OfferCourse) -> OfferCourse:
-    """The log knows when and why; the row knows what is so where the log does not. An offer that was accepted and whose driver then
-    lost the ride is declined in its row, and accepted here: the event that ended the assignment tells the rest.
+    """The log knows when and why; the row knows what is so where the log does not. An offer that was accepted, and whose driver
+    then lost the ride, is declined in its row, and accepted here: the event that ended the assignment tells the rest.
     """
     if logged is None:
         return kept

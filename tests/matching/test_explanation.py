@@ -180,12 +180,13 @@ def test_a_drivers_past_is_read_from_its_events() -> None:
         suspended=False,
         updated_at_ms=NOW_MS,
     )
-    kinds = ("DRIVER_UPSERTED", "DRIVER_WENT_ONLINE", "DRIVER_WENT_OFFLINE")
-    envelopes = [encode_driver_event(driver, kind, NOW_MS + n, "operator/o1") for n, kind in enumerate(kinds)]
+    kinds = ("DRIVER_UPSERTED", "DRIVER_WENT_ONLINE", "DRIVER_WENT_OFFLINE", "DRIVER_SUSPENDED")
+    envelopes = [encode_driver_event(driver, kind, NOW_MS + n, "operator/o1", "") for n, kind in enumerate(kinds)]
     past = read_driver_history(driver, envelopes, [])
     assert past.changes == (
         DriverChange(NOW_MS, capabilities=("xl",)),
         DriverChange(NOW_MS + 1, online=True),
         DriverChange(NOW_MS + 2, online=False),
+        DriverChange(NOW_MS + 3, suspended=False),
     )
     assert past.present == DriverChange(NOW_MS, online=True, suspended=False, capabilities=("xl",))
