@@ -163,7 +163,7 @@ async def running(
             for city_id, p in params.items()
         }
         store.on_commit = lambda city_id: relays[city_id].wake()
-        dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers)
+        dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers, timekeeper.lateness)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
             cities, dispatcher, watcher, store, store, PostgresHistory(pool), clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
         )
@@ -195,6 +195,7 @@ async def running(
             MatchingServiceServicer,
             add_MatchingServiceServicer_to_server,
             ACCESS,
+            beginning=frozenset({"RequestRide"}),
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
         yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from matching.changer import Changer
+    from matching.lateness import Lateness
     from matching.model import Event, Stop
     from matching.notices import Notices
     from matching.offers import OfferParams
@@ -52,6 +53,7 @@ class Dispatcher:
         notices: Notices,
         clock: Clock,
         params: Mapping[CityId, OfferParams],
+        lateness: Lateness,
     ) -> None:
         self._rides = rides
         self._drivers = drivers
@@ -62,6 +64,7 @@ class Dispatcher:
         self._notices = notices
         self._clock = clock
         self._params = params
+        self._lateness = lateness
 
     async def request_ride(
         self,
@@ -79,8 +82,9 @@ class Dispatcher:
         """A new ride, committed and about to be searched, at once or in time for `pickup_at_ms`.
 
         Raises INVALID_FIELD, QUOTE_ALTERED, QUOTE_EXPIRED, QUOTE_USED, NOT_YOURS, RIDER_BUSY, PEER_UNAVAILABLE,
-        STORE_UNAVAILABLE.
+        STORE_UNAVAILABLE; OVERLOADED where it would be searched too late.
         """
+        self._lateness.check(self._clock.now_ms())
         params = self._params[city.city_id]
         if pickup_at_ms:
             check_pickup_at(pickup_at_ms, self._clock.now_ms(), params.schedule)

@@ -10,7 +10,8 @@ import structlog
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
 from hexhail.rpc.background import end
-from matching.model import DeadlinePassed, RiderFoundBusy, RideState
+from matching.lateness import Lateness
+from matching.model import OPEN, DeadlinePassed, RiderFoundBusy, RideState
 from matching.offers import search_is_over
 from matching.pickup_times import PickupTimes
 
@@ -45,6 +46,7 @@ class Timekeeper:
         self._clock = clock
         self._params = params
         self._pickup_times = PickupTimes()
+        self.lateness = Lateness()
         self._timers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
@@ -110,6 +112,8 @@ class Timekeeper:
         if ride.ride_id in self._in_hand:
             return  # its lease ran out while it is still being searched here
         self._in_hand.add(ride.ride_id)
+        if ride.state in OPEN and ride.next_deadline_ms is not None:
+            self.lateness.see(ride.next_deadline_ms, self._clock.now_ms())
         try:
             if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), self._params[ride.city_id]):
                 await self._searcher.search(ride)

@@ -110,7 +110,14 @@ async def running(
             board=board,
             clock=clock,
         )
-        spec = ServiceSpec(FULL_NAME, servicer, PricingServiceServicer, add_PricingServiceServicer_to_server, ACCESS)
+        spec = ServiceSpec(
+            FULL_NAME,
+            servicer,
+            PricingServiceServicer,
+            add_PricingServiceServicer_to_server,
+            ACCESS,
+            beginning=frozenset({"GetQuotes"}),
+        )
         await stack.enter_async_context(background({"repricer": repricer.run, **loops_of(sources)}, clock))
 
         async def prices_known() -> None:

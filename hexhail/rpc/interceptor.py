@@ -20,6 +20,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from hexhail.kernel.errors import DomainError, Reason
+from hexhail.rpc.admission import Admission, AdmissionParams
 from hexhail.rpc.calls import CallCounters
 from hexhail.rpc.status import CODE_OF, DETAILS_KEY, status_details
 from hexhail.rpc.streams import OpenStream, life_of
@@ -60,6 +61,8 @@ class MethodRule:
     reader: Callable[[bytes], Any] | None = None
     goodbye: Any = None
     """The answer that asks a streaming caller to close its side and to connect again; None where it has none."""
+    begins_work: bool = False
+    """What it begins will need more calls: where there are too many, it is refused first."""
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -73,7 +76,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         *,
         calls: CallCounters | None = None,
         stream_age_s: Callable[[], float] = lambda: math.inf,
-        max_inflight: int = 2_000,
+        admission: AdmissionParams | None = None,
         max_streams: int = 100_000,
         default_deadline_s: float = 10.0,
     ) -> None:
@@ -82,10 +85,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._drain = drain
         self._calls = calls if calls is not None else CallCounters()
         self._stream_age_s = stream_age_s
-        self._max_inflight = max_inflight
+        self._admission = Admission(admission or AdmissionParams(), time.monotonic)
         self._max_streams = max_streams
         self._default_deadline_s = default_deadline_s
-        self._inflight = 0
 
     async def intercept_service(
         self,
@@ -109,21 +111,21 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return make(serve, read(reader), any_handler.response_serializer)
 
     def _unary(self, method: str, behaviour: Any) -> Any:
+        begins_work = self._rules[method].begins_work
+
         async def serve(request: Any, context: Context) -> Any:
             async with self._around(method, context, self._calls.under_way):
                 self._admit(method, context)
                 if request is _MALFORMED:
                     raise _malformed()
-                if self._inflight >= self._max_inflight:
-                    raise DomainError(Reason.OVERLOADED, "too many calls at once", retry_after_ms=1000)
-                self._inflight += 1
+                began_s = self._admission.enter(begins_work=begins_work)
                 try:
                     async with asyncio.timeout(self._time_left_s(context)):
                         return await behaviour(request, context)
                 except TimeoutError:
                     raise DomainError(Reason.DEADLINE_PASSED, "the call took longer than it may") from None
                 finally:
-                    self._inflight -= 1
+                    self._admission.leave(began_s)
 
         return serve
 

@@ -59,6 +59,8 @@ class ServiceSpec:
     """How the messages of some methods are read, in the place of the generated reading; each raises DecodeError as that does."""
     goodbyes: Mapping[str, Any] = field(default_factory=dict)
     """What a method answers to have a streaming caller close its side, and connect again."""
+    beginning: frozenset[str] = frozenset()
+    """Methods that begin something which needs more calls: where there are too many, they are refused first."""
 
     def rules(self) -> dict[str, MethodRule]:
         """Method path -> rule. A method that the servicer inherits from the generated base is not built yet.
@@ -68,12 +70,15 @@ class ServiceSpec:
         methods = {name for name in vars(self.servicer_base) if not name.startswith("_")}
         if methods != set(self.access):
             raise ValueError(f"{self.full_name}: access rules and methods differ in {sorted(methods ^ set(self.access))}")
+        if not self.beginning <= methods:
+            raise ValueError(f"{self.full_name}: there are no methods {sorted(self.beginning - methods)}")
         return {
             f"/{self.full_name}/{name}": MethodRule(
                 self.access[name],
                 getattr(type(self.servicer), name) is not getattr(self.servicer_base, name),
                 self.readers.get(name),
                 self.goodbyes.get(name),
+                name in self.beginning,
             )
             for name in methods
         }

@@ -16,6 +16,7 @@ from hexhail.rpc.tokens import Role, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 TOKEN_KEY = b"k" * 32
@@ -77,13 +78,17 @@ async def small_service(
     streams: Mapping[str, Callable[[bytes, Any], AsyncIterator[bytes]]] | None = None,
     exchanges: Mapping[str, Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]] | None = None,
     goodbye: bytes | None = None,
+    beginning: AbstractSet[str] = frozenset(),
     patience_s: float = PATIENCE_S,
     **limits: Any,
 ) -> AsyncIterator[Calls]:
     """These methods, for riders, behind the interceptor."""
     unary, streams, exchanges = dict(unary or {}), dict(streams or {}), dict(exchanges or {})
     drain, counters = Drain(patience_s), CallCounters()
-    rules = {PREFIX + name: MethodRule(frozenset({Role.RIDER}), goodbye=goodbye) for name in (*unary, *streams, *exchanges)}
+    rules = {
+        PREFIX + name: MethodRule(frozenset({Role.RIDER}), goodbye=goodbye, begins_work=name in beginning)
+        for name in (*unary, *streams, *exchanges)
+    }
     server = grpc.aio.server(interceptors=(ServerInterceptor(TOKEN_KEY, rules, drain, calls=counters, **limits),))
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(act, bytes, bytes) for name, act in unary.items()}
     handlers |= {name: grpc.unary_stream_rpc_method_handler(act, bytes, bytes) for name, act in streams.items()}

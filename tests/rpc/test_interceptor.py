@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from structlog.testing import capture_logs
 
 from hexhail.kernel.errors import DomainError, Reason
+from hexhail.rpc.admission import AdmissionParams
 from hexhail.rpc.interceptor import principal
 from hexhail.rpc.status import details_in, domain_error
 from tests.rpc.serving import PATIENCE_S, Gate, small_service
@@ -60,7 +61,7 @@ async def test_a_call_that_takes_too_long_is_ended_and_told_so(tmp_path: Path) -
 
 async def test_more_calls_than_there_is_room_for_are_refused_with_a_time_to_come_back(tmp_path: Path) -> None:
     gate = Gate()
-    async with small_service(tmp_path, unary={"Wait": gate.wait}, max_inflight=1) as calls:
+    async with small_service(tmp_path, unary={"Wait": gate.wait}, admission=AdmissionParams(max_calls=1)) as calls:
         first = asyncio.ensure_future(calls.ask("Wait"))
         await asyncio.wait_for(gate.began.wait(), PATIENCE_S)
         code, error, raw = await refused(calls.ask("Wait"))
@@ -74,8 +75,25 @@ async def test_more_calls_than_there_is_room_for_are_refused_with_a_time_to_come
         assert await calls.ask("Wait") == b"done"  # there is room again
 
 
+async def test_where_calls_take_long_new_work_is_refused_and_what_has_begun_goes_on(tmp_path: Path) -> None:
+    """Given a service that was slow with two calls at once: it takes no third that begins something, but one that carries on."""
+    gate = Gate()
+    admission = AdmissionParams(least_calls=1, slow_s=1e-9, pause_s=0.0, decrease=0.5)
+    unary = {"Wait": gate.wait, "Begin": whoami, "CarryOn": whoami}
+    async with small_service(tmp_path, unary=unary, beginning={"Begin"}, admission=admission) as calls:
+        waiting = [asyncio.ensure_future(calls.ask("Wait")) for _ in range(2)]
+        await asyncio.wait_for(gate.began.wait(), PATIENCE_S)
+        await calls.ask("CarryOn")
+
+        _, error, _ = await refused(calls.ask("Begin"))
+        assert error.reason is Reason.OVERLOADED
+        assert await calls.ask("CarryOn") == b"rider/r1"
+        gate.may_end.set()
+        await asyncio.gather(*waiting)
+
+
 async def test_room_comes_back_when_a_call_fails(tmp_path: Path) -> None:
-    async with small_service(tmp_path, unary={"Crash": crash, "Who": whoami}, max_inflight=1) as calls:
+    async with small_service(tmp_path, unary={"Crash": crash, "Who": whoami}, admission=AdmissionParams(max_calls=1)) as calls:
         for _ in range(3):
             await refused(calls.ask("Crash"))
         assert await calls.ask("Who") == b"rider/r1"
@@ -163,7 +181,7 @@ async def test_a_caller_who_leaves_frees_its_room(tmp_path: Path) -> None:
         finally:
             left.set()
 
-    async with small_service(tmp_path, unary={"Wait": wait, "Who": whoami}, max_inflight=1) as calls:
+    async with small_service(tmp_path, unary={"Wait": wait, "Who": whoami}, admission=AdmissionParams(max_calls=1)) as calls:
         under_way = asyncio.ensure_future(calls.ask("Wait"))
         await asyncio.wait_for(gate.began.wait(), PATIENCE_S)
         under_way.cancel()
