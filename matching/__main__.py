@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -35,6 +36,8 @@ from matching.postgres_leases import PostgresLeases
 from matching.postgres_log import PostgresLog
 from matching.postgres_store import PostgresStore
 from matching.pricing_grpc import GrpcPricing
+from matching.reconciler import Reconciler
+from matching.reconciling import Repair
 from matching.redis_claims import RedisClaims
 from matching.redis_sessions import RedisSessions
 from matching.redis_stream import RedisStream
@@ -52,6 +55,8 @@ from routing.sources import loops_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+
+    from redis.asyncio import Redis
 
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
@@ -78,6 +83,7 @@ class Running:
     minder: Minder
     metrics: Mapping[str, MatchingMetrics]
     relays: Mapping[CityId, Relay]
+    reconciler: Reconciler
 
     @property
     def address(self) -> str:
@@ -87,6 +93,35 @@ class Running:
 
 async def _nothing_to_reset(_connection: object) -> None:
     """Our statements change no session: the default reset would cost a round trip for every use of a connection."""
+
+
+async def _bring_up_to_date(postgres_dsn: str) -> None:
+    try:
+        await migrate(postgres_dsn)
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+        line = " ".join(str(error).split())
+        raise StoreError(f"the schema of matching cannot be brought up to date in HEXHAIL_POSTGRES_DSN: {line}") from error
+
+
+def _count_told(metrics: Mapping[str, MatchingMetrics], city_id: CityId, count: int) -> None:
+    metrics[city_id].repairs[Repair.STATE_TOLD] += count
+
+
+def _relays(
+    pool: asyncpg.Pool[asyncpg.Record],
+    redis: Redis,
+    leases: PostgresLeases,
+    clock: Clock,
+    params: Mapping[CityId, MatchingParams],
+    metrics: Mapping[str, MatchingMetrics],
+) -> dict[CityId, Relay]:
+    log = PostgresLog(pool)
+    return {
+        city_id: Relay(
+            city_id, leases, log, RedisStream(redis, city_id, p.events.stream_length), clock, p.events, metrics[city_id]
+        )
+        for city_id, p in params.items()
+    }
 
 
 @asynccontextmanager
@@ -118,11 +153,7 @@ async def running(
         for city_id, p in params.items()
     }
     shell.exporter.show("matching", metrics)
-    try:
-        await migrate(postgres_dsn)
-    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
-        line = " ".join(str(error).split())
-        raise StoreError(f"the schema of matching cannot be brought up to date in HEXHAIL_POSTGRES_DSN: {line}") from error
+    await _bring_up_to_date(postgres_dsn)
     async with AsyncExitStack() as stack:
         for source in sources.values():
             stack.push_async_callback(source.aclose)
@@ -139,10 +170,11 @@ async def running(
         store = PostgresStore(
             pool, cities, encode_ride_events, encode_driver_event, {city_id: p.records for city_id, p in params.items()}
         )
-        claims = wrap_claims(RedisClaims(redis, cities, clock))
+        kept_claims = RedisClaims(redis, cities, clock)
+        claims = wrap_claims(kept_claims)
         sessions = RedisSessions(redis, cities, clock, worker_id)
         notices = Notices(redis, cities, clock, worker_id)
-        teller = Teller(location, store, cities, clock)
+        teller = Teller(location, store, cities, clock, repaired=partial(_count_told, metrics))
         changer = Changer(store, claims, notices, teller, clock, offers)
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
@@ -150,18 +182,8 @@ async def running(
         minder = Minder(store, store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker)
         leases = PostgresLeases(pool, worker_id)
-        relays = {
-            city_id: Relay(
-                city_id,
-                leases,
-                PostgresLog(pool),
-                RedisStream(redis, city_id, p.events.stream_length),
-                clock,
-                p.events,
-                metrics[city_id],
-            )
-            for city_id, p in params.items()
-        }
+        relays = _relays(pool, redis, leases, clock, params, metrics)
+        reconciler = Reconciler(leases, store, store, kept_claims, sessions, changer, teller, clock, offers, metrics)
         store.on_commit = lambda city_id: relays[city_id].wake()
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers, timekeeper.lateness)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
@@ -175,6 +197,7 @@ async def running(
 
         for relay in relays.values():
             stack.push_async_callback(relay.close)
+        stack.push_async_callback(reconciler.close)
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
         loops = {
@@ -186,6 +209,7 @@ async def running(
             **loops_of(sources),
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
             **{f"relay {city_id}": relay.run for city_id, relay in relays.items()},
+            "reconciler": reconciler.run,
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
         }
         await stack.enter_async_context(background(loops, clock))
@@ -198,7 +222,7 @@ async def running(
             beginning=frozenset({"RequestRide"}),
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
-        yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays)
+        yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays, reconciler)
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:

@@ -90,10 +90,11 @@ class Changer:
         request: RequestKey | None = None,
         answer: Callable[[Ride], bytes] | None = None,
         consideration: Consideration | None = None,
+        restores: bool = False,
     ) -> Ride:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
-        change = Change(before, decision, actor, request, told, consideration)
+        change = Change(before, decision, actor, request, told, consideration, restores)
         return await self.to_the_end(self._commit_and_announce(change))
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:

@@ -83,8 +83,8 @@ class GrpcLocation:
             reply = await self._stub.GetStateEpoch(request, timeout=_DEADLINE_S, metadata=self._token.metadata())
         return reply.epoch, reply.complete
 
-    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> None:
-        """Who is available. Raises EPOCH_CHANGED, PEER_UNAVAILABLE."""
+    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> int:
+        """Who is available; how many of them was news? Raises EPOCH_CHANGED, PEER_UNAVAILABLE."""
         request = pb.SetDriverStatesRequest(
             city_id=city_id,
             epoch=epoch,
@@ -101,7 +101,8 @@ class GrpcLocation:
             completes_snapshot=completes_snapshot,
         )
         async with peer_errors(_PEER):
-            await self._stub.SetDriverStates(request, timeout=_DEADLINE_S, metadata=self._token.metadata())
+            reply = await self._stub.SetDriverStates(request, timeout=_DEADLINE_S, metadata=self._token.metadata())
+        return reply.applied
 
 
 def _availability(driver: Driver) -> dp.Availability.ValueType:

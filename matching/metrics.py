@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hexhail.kernel.counters import counted_by, counter
 from matching.ranking import PolicyFailure
+from matching.reconciling import Repair
 
 
 @dataclass(slots=True)
@@ -21,3 +22,6 @@ class MatchingMetrics:
     events_told: int = counter("Events written to the city's stream, repeats included.")
     relay_rounds: int = counter("Rounds of the relay, each of all that was committed since the one before.")
     stream_epochs: int = counter("Times that the stream of events began anew.")
+    repairs: Counter[Repair] = field(
+        default_factory=Counter, metadata=counted_by("kind", Repair, "What a crash had left behind, and was repaired.")
+    )

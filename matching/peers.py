@@ -59,8 +59,8 @@ class Location(Protocol):
     async def epoch(self, city_id: CityId) -> tuple[str, bool]:
         """The epoch of the states that location holds, and whether all have been told in it."""
 
-    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> None:
-        """Who is available. Raises EPOCH_CHANGED."""
+    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> int:
+        """Who is available; how many of them was news? Raises EPOCH_CHANGED."""
 
 
 class Pricing(Protocol):

@@ -20,6 +20,14 @@ SELECT {_DRIVER_COLUMNS}
  LIMIT $3
 """  # noqa: S608 - constants only
 
+DRIVERS_CHANGED = f"""
+SELECT {_DRIVER_COLUMNS}
+  FROM matching.drivers d
+ WHERE d.city_id = $1 AND d.driver_id > $2 AND d.updated_at_ms BETWEEN $4 AND $5
+ ORDER BY d.driver_id
+ LIMIT $3
+"""  # noqa: S608 - constants only
+
 # Location compares versions with what an earlier database may have told it: they grow with real time as well.
 _NEXT_VERSION = "GREATEST(d.version + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
 
@@ -166,6 +174,53 @@ UPDATE matching.rides SET leased_until_ms = $2
      WHERE next_deadline_ms <= $1 AND leased_until_ms <= $1 AND ($4::text IS NULL OR ride_id = $4) AND city_id = ANY($5)
      ORDER BY next_deadline_ms LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING ride_id
+"""
+
+KEEP_LEASED = """
+UPDATE matching.rides r SET leased_until_ms = $3
+  FROM unnest($1::text[], $2::bigint[]) AS held (ride_id, version)
+ WHERE r.ride_id = held.ride_id AND r.version = held.version AND r.leased_until_ms > 0
+"""
+
+CUT_LEASES = """
+UPDATE matching.rides SET leased_until_ms = 0 WHERE city_id = $1 AND next_deadline_ms <= $2 AND leased_until_ms > $3
+"""
+
+ALL_LIVE_OFFERS = "SELECT driver_id, offer_id, ride_id FROM matching.offers WHERE city_id = $1 AND state = 'LIVE'"
+
+OFFERS_TO_GONE = """
+SELECT o.offer_id FROM matching.offers o JOIN matching.drivers d USING (city_id, driver_id)
+ WHERE o.city_id = $1 AND o.state = 'LIVE' AND (d.suspended OR NOT d.online) AND d.updated_at_ms <= $2
+"""
+
+# One statement is one snapshot, which sees every change whole: what contradicts itself here is broken, not on its way.
+CONTRADICTORY = """
+SELECT r.*,
+       (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.made_at_ms, o.offer_id)
+          FROM matching.offers o WHERE o.ride_id = r.ride_id) AS offers,
+       (SELECT a.driver_id FROM matching.assignments a WHERE a.ride_id = r.ride_id AND a.released_at_ms IS NULL) AS bound
+  FROM matching.rides r
+ WHERE r.city_id = $1 AND r.ride_id IN (
+    SELECT o.ride_id FROM matching.offers o JOIN matching.rides s USING (ride_id)
+     WHERE o.city_id = $1 AND o.state = 'LIVE' AND s.state <> 'OFFERED'
+    UNION ALL
+    SELECT a.ride_id FROM matching.assignments a JOIN matching.rides s USING (ride_id)
+     WHERE a.city_id = $1 AND a.released_at_ms IS NULL
+       AND (s.state NOT IN ('ACCEPTED', 'ARRIVED', 'IN_PROGRESS')
+            OR (s.body -> 'assignment' ->> 'driver_id') IS DISTINCT FROM a.driver_id)
+    UNION ALL
+    SELECT s.ride_id FROM matching.rides s
+     WHERE s.city_id = $1 AND s.state IN ('ACCEPTED', 'ARRIVED', 'IN_PROGRESS')
+       AND NOT EXISTS (SELECT 1 FROM matching.assignments a WHERE a.ride_id = s.ride_id AND a.released_at_ms IS NULL)
+    UNION ALL
+    SELECT s.ride_id FROM matching.rides s
+     WHERE s.city_id = $1 AND s.next_deadline_ms IS NULL
+       AND s.state IN ('SCHEDULED', 'SEARCHING', 'OFFERED', 'ACCEPTED', 'ARRIVED', 'IN_PROGRESS')
+    UNION ALL
+    SELECT s.ride_id FROM matching.rides s
+     WHERE s.city_id = $1 AND s.next_deadline_ms IS NOT NULL
+       AND s.state NOT IN ('SCHEDULED', 'SEARCHING', 'OFFERED', 'ACCEPTED', 'ARRIVED', 'IN_PROGRESS'))
+ LIMIT $2
 """
 
 # A check is no change of the ride: it leaves the version alone, and wakes nobody.

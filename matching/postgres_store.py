@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hexhail.cities import Cities
-    from hexhail.kernel.ids import CityId
+    from hexhail.kernel.ids import CityId, DriverId, OfferId, RideId
     from matching.progress import Check, Watch
 
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -175,6 +175,11 @@ class PostgresStore:
         if asked and await connection.fetchval(sql.ANY_ASSIGNED_OR_GONE, ride.city_id, asked):
             raise Conflict("a driver to be asked has accepted another ride or gone meanwhile")
         touched = await self._change_drivers(connection, change)
+        if change.restores and ride.assignment is not None:
+            driver_id, accepted_at_ms = ride.assignment.driver_id, ride.assignment.accepted_at_ms
+            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, driver_id, ride.ride_id, accepted_at_ms)
+            await connection.execute(sql.TOUCH_RELEASED_DRIVER, ride.city_id, driver_id, ride.updated_at_ms)
+            touched.append(driver_id)
         events = self._encode_ride_events(change)
         await connection.executemany(
             sql.INSERT_EVENT,
@@ -204,6 +209,36 @@ class PostgresStore:
         async with postgres_errors(), self._pool.acquire() as connection:
             rows = await connection.fetch(sql.LEASE_DUE, now_ms, now_ms + lease_ms, limit, ride_id, self._city_ids)
         return await self._rides(sql.RIDES, [row["ride_id"] for row in rows]) if rows else []
+
+    async def keep_leased(self, held: Sequence[Ride], until_ms: int) -> None:
+        """Leases for longer those of these rides that have not changed since. Raises STORE_UNAVAILABLE."""
+        ids, versions = [ride.ride_id for ride in held], [ride.version for ride in held]
+        async with postgres_errors(), self._pool.acquire() as connection:
+            await connection.execute(sql.KEEP_LEASED, ids, versions, until_ms)
+
+    async def contradictory(self, city_id: CityId, limit: int) -> list[tuple[Ride, DriverId | None]]:
+        """Rides that contradict their offers, their assignment or their deadline, each with the driver bound to it.
+
+        Raises STORE_UNAVAILABLE.
+        """
+        async with postgres_errors(), self._pool.acquire() as connection:
+            return [(ride_of(row), row["bound"]) for row in await connection.fetch(sql.CONTRADICTORY, city_id, limit)]
+
+    async def offers_to_gone(self, city_id: CityId, gone_at_ms: int) -> list[OfferId]:
+        """Live offers to drivers who have been offline or suspended since then, at the latest. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            return [row["offer_id"] for row in await connection.fetch(sql.OFFERS_TO_GONE, city_id, gone_at_ms)]
+
+    async def cut_leases(self, city_id: CityId, now_ms: int, latest_ms: int) -> int:
+        """Ends leases of rides that are due, which end later than that; how many? Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            done = await connection.execute(sql.CUT_LEASES, city_id, now_ms, latest_ms)
+        return int(done.rpartition(" ")[2])
+
+    async def all_live_offers(self, city_id: CityId) -> list[tuple[DriverId, OfferId, RideId]]:
+        """Every live offer of a city. Raises STORE_UNAVAILABLE."""
+        async with postgres_errors(), self._pool.acquire() as connection:
+            return [tuple(row) for row in await connection.fetch(sql.ALL_LIVE_OFFERS, city_id)]
 
     async def open_pickups(self, city_id: CityId) -> list[Place]:
         """Where riders wait whom nobody has accepted yet. Raises STORE_UNAVAILABLE."""
@@ -350,10 +385,19 @@ class PostgresStore:
 
     async def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
         """Every driver that is online, on a ride, or changed since then, in pages. Raises STORE_UNAVAILABLE."""
+        async for page in self._paged(sql.DRIVERS_TO_TELL, city_id, changed_since_ms):
+            yield page
+
+    async def drivers_changed(self, city_id: CityId, from_ms: int, until_ms: int) -> AsyncIterator[list[Driver]]:
+        """Every driver that changed last between these times, in pages. Raises STORE_UNAVAILABLE."""
+        async for page in self._paged(sql.DRIVERS_CHANGED, city_id, from_ms, until_ms):
+            yield page
+
+    async def _paged(self, statement: str, city_id: CityId, *values: int) -> AsyncIterator[list[Driver]]:
         last = ""
         while True:
             async with postgres_errors(), self._pool.acquire() as connection:
-                rows = await connection.fetch(sql.DRIVERS_TO_TELL, city_id, last, _PAGE, changed_since_ms)
+                rows = await connection.fetch(statement, city_id, last, _PAGE, *values)
             if rows:
                 yield [driver_of(row) for row in rows]
             if len(rows) < _PAGE:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hexhail.kernel.ids import bucket_of
 from hexhail.stores.valkey import valkey_answers
 from matching import keys
+from matching.reconciling import HeldClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -30,9 +31,13 @@ if value then
   local expires = tonumber(string.match(value, '|(%d+)$'))
   if expires and expires > tonumber(ARGV[3]) then return 0 end
 end
-redis.call('SET', KEYS[1], ARGV[1] .. '|' .. string.format('%.0f', tonumber(ARGV[3]) + tonumber(ARGV[2])), 'PX', ARGV[2])
+local expires_at_ms = string.format('%.0f', tonumber(ARGV[3]) + tonumber(ARGV[2]))
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[3] .. '|' .. expires_at_ms, 'PX', ARGV[2])
 return 1
 """
+
+_DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_KEYS_PER_SCAN = 1_000
 
 
 class RedisClaims:
@@ -44,6 +49,7 @@ class RedisClaims:
         self._clock = clock
         self._claim = redis.register_script(_CLAIM)
         self._release = redis.register_script(_RELEASE)
+        self._drop = redis.register_script(_DROP)
 
     async def claim_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
         """Which of these drivers are ours now? bool[n]. Raises STORE_UNAVAILABLE."""
@@ -66,6 +72,24 @@ class RedisClaims:
         async with valkey_answers():
             await self._release(keys=[keys.ride_claim(city_id, ride_id)], args=[owner])
 
+    async def held(self, city_id: CityId) -> AsyncIterator[list[HeldClaim]]:
+        """Every claim on a driver of a city, in pages. Raises STORE_UNAVAILABLE."""
+        cursor, pattern = 0, keys.driver_claims(city_id)
+        while True:
+            async with valkey_answers():
+                cursor, names = await self._redis.scan(cursor, match=pattern, count=_KEYS_PER_SCAN)
+                values = await self._redis.mget(names) if names else []
+            yield [_held(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+            if not cursor:
+                return
+
+    async def drop(self, city_id: CityId, claims: Sequence[HeldClaim]) -> int:
+        """Takes these away, as far as they are still the same; how many? Raises STORE_UNAVAILABLE."""
+        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                await self._drop(keys=[self._driver_key(city_id, claim.driver_id)], args=[claim.value], client=pipe)
+            return sum(await pipe.execute())
+
     async def _claim_all(self, names: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
         async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
             for name in names:
@@ -74,3 +98,8 @@ class RedisClaims:
 
     def _driver_key(self, city_id: CityId, driver_id: str) -> str:
         return keys.driver_claim(city_id, bucket_of(driver_id, self._cities[city_id].buckets), driver_id)
+
+
+def _held(name: Any, value: Any) -> HeldClaim:
+    owner, made_at_ms, _ = value.decode().rsplit("|", 2)
+    return HeldClaim(keys.driver_of_claim(name.decode()), owner, int(made_at_ms), value)

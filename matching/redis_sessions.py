@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -39,6 +39,9 @@ redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
+_DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_KEYS_PER_SCAN = 1_000
+
 
 class RedisSessions:
     """Sessions of drivers. The newest stream of a driver holds its session; older ones end."""
@@ -51,6 +54,7 @@ class RedisSessions:
         self._streams: dict[DriverKey, str] = {}
         self._close = redis.register_script(_CLOSE)
         self._renew = redis.register_script(_RENEW)
+        self._drop = redis.register_script(_DROP)
 
     async def open(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
         """This stream is the driver's session from now on."""
@@ -108,6 +112,23 @@ class RedisSessions:
             values = await pipe.execute()
         now_ms = self._clock.now_ms()
         return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
+
+    async def drop_expired(self, city_id: CityId) -> int:
+        """Takes away sessions that are over by the clock, whatever their keys say; how many? Raises STORE_UNAVAILABLE."""
+        cursor, dropped, now_ms = 0, 0, self._clock.now_ms()
+        names: list[Any]
+        while True:
+            async with valkey_answers():
+                cursor, names = await self._redis.scan(cursor, match=keys.sessions(city_id), count=_KEYS_PER_SCAN)
+                values = await self._redis.mget(names) if names else []
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for name, value in zip(names, values, strict=True):
+                        if value is not None and _parts(value)[1] <= now_ms:
+                            await self._drop(keys=[name], args=[value], client=pipe)
+                    done: list[int] = await pipe.execute()
+                dropped += sum(done)
+            if not cursor:
+                return dropped
 
     def _expires_at_ms(self) -> int:
         return self._clock.now_ms() + SESSION_TTL_MS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from hexhail.kernel.ids import CityId, DriverId
+from hexhail.kernel.ids import CityId, DriverId, OfferId, RideId
 from matching.records import Record
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matching.explanation import Bound
     from matching.model import Decision, Offer, Ride, RideState
     from matching.progress import Check, Watch
+    from matching.reconciling import HeldClaim
     from matching.relaying import LoggedEvent, Page, Telling
 
 DriverKey = tuple[CityId, DriverId]
@@ -87,6 +88,8 @@ class Change:
     answer: bytes = b""
     """What the caller is told, kept for a repeat of `request`."""
     consideration: Consideration | None = None
+    restores: bool = False
+    """The ride's driver is bound to it again: a repair."""
 
 
 class Conflict(Exception):
@@ -118,6 +121,9 @@ class Rides(Protocol):
         Raises Conflict, RequestRepeated, RIDER_BUSY, QUOTE_USED, DRIVER_BUSY, DRIVER_OFFLINE, DRIVER_SUSPENDED.
         """
 
+    async def keep_leased(self, held: Sequence[Ride], until_ms: int) -> None:
+        """Leases for longer those of these rides that have not changed since."""
+
     async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:
         """Rides (or this one) whose deadline has come and that no other worker has in hand; they are in ours for `lease_ms`."""
 
@@ -126,6 +132,9 @@ class Rides(Protocol):
 
     async def live_offers(self, city_id: CityId, driver_id: str, and_these: Sequence[str]) -> list[tuple[Ride, Offer]]:
         """A driver's live offers, and those of `and_these` in whatever state."""
+
+    async def all_live_offers(self, city_id: CityId) -> list[tuple[DriverId, OfferId, RideId]]:
+        """Every live offer of a city."""
 
     async def first_answer(self, request: RequestKey, now_ms: int) -> bytes | None:
         """What this request was answered in the last 24 h; None for a new one. Raises REQUEST_ID_REUSED for another body."""
@@ -197,6 +206,9 @@ class Drivers(Protocol):
     def drivers_to_tell(self, city_id: CityId, changed_since_ms: int) -> AsyncIterator[list[Driver]]:
         """Every driver that is online, on a ride, or changed since then, in pages."""
 
+    def drivers_changed(self, city_id: CityId, from_ms: int, until_ms: int) -> AsyncIterator[list[Driver]]:
+        """Every driver that changed last between these times, in pages."""
+
 
 class History(Protocol):
     """What happened, as envelopes of the event log. Each call raises STORE_UNAVAILABLE."""
@@ -265,3 +277,33 @@ class EventStream(Protocol):
 
     async def begin(self, epoch: str, from_at_ms: int, reason: str, after_id: str) -> str:
         """Says that an epoch begins; the entry's id, which is above `after_id`."""
+
+
+class Broken(Protocol):
+    """What contradicts itself in PostgreSQL. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    async def contradictory(self, city_id: CityId, limit: int) -> list[tuple[Ride, DriverId | None]]:
+        """Rides that contradict their offers, their assignment or their deadline, each with the driver bound to it."""
+
+    async def offers_to_gone(self, city_id: CityId, gone_at_ms: int) -> list[OfferId]:
+        """Live offers to drivers who have been offline or suspended since then, at the latest."""
+
+    async def cut_leases(self, city_id: CityId, now_ms: int, latest_ms: int) -> int:
+        """Ends leases of rides that are due, which end later than that; how many?"""
+
+
+class KeptClaims(Protocol):
+    """Claims as they lie in Valkey. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    def held(self, city_id: CityId) -> AsyncIterator[list[HeldClaim]]:
+        """Every claim on a driver of a city, in pages."""
+
+    async def drop(self, city_id: CityId, claims: Sequence[HeldClaim]) -> int:
+        """Takes these away, as far as they are still the same; how many?"""
+
+
+class KeptSessions(Protocol):
+    """Sessions as they lie in Valkey. Raises STORE_UNAVAILABLE when it does not answer."""
+
+    async def drop_expired(self, city_id: CityId) -> int:
+        """Takes away those that are over by the clock; how many?"""

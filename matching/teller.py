@@ -12,7 +12,7 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.units import MS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from hexhail.cities import Cities, City
     from hexhail.kernel.clock import Clock
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _BATCH = 500
+_ON_ITS_WAY_MS = 1_000
+"""Who changed so lately is being told by whoever changed it: telling it again says nothing of what was lost."""
 
 
 class Teller:
@@ -37,13 +39,16 @@ class Teller:
         *,
         check_period_s: float = 1.0,
         retell_period_s: float = 60.0,
+        repaired: Callable[[CityId, int], None] = lambda _city_id, _count: None,
     ) -> None:
+        """`repaired` is told of how many drivers location had not heard the last, though nothing was known to be untold."""
         self._location = location
         self._drivers = drivers
         self._cities = cities
         self._clock = clock
         self._check_period_s = check_period_s
         self._retell_period_ms = retell_period_s * MS_PER_S
+        self._repaired = repaired
         self._untold: dict[DriverKey, Driver] = {}
         self._sending = asyncio.Lock()
         self._answers = True
@@ -88,8 +93,9 @@ class Teller:
                 continue
             if self._epochs.get(city.city_id) not in (None, epoch):
                 log.warning("location lost its states: telling all again", city_id=city.city_id)
+            again = complete and self._epochs.get(city.city_id) == epoch
             self._epochs[city.city_id] = epoch
-            await self._tell_all(city, epoch)
+            await self._tell_all(city, epoch, again)
             self._told_all_at_ms[city.city_id] = now_ms
 
     async def run(self) -> None:
@@ -104,11 +110,26 @@ class Teller:
                 log.warning("location not told yet", reason=error.reason, waiting=len(self._untold))
             await self._clock.sleep(self._check_period_s)
 
-    async def _tell_all(self, city: City, epoch: str) -> None:
+    async def tell_changed(self, city_id: CityId, from_ms: int, until_ms: int) -> None:
+        """Tells again who changed between these times: whoever changed it may have died before telling it.
+
+        Raises STORE_UNAVAILABLE, PEER_UNAVAILABLE, EPOCH_CHANGED.
+        """
+        epoch = self._epochs.get(city_id)
+        if epoch is None:
+            return  # all will be told
+        async for page in self._drivers.drivers_changed(city_id, from_ms, min(until_ms, self._clock.now_ms() - _ON_ITS_WAY_MS)):
+            self._repaired(city_id, await self._location.tell(city_id, epoch, _known(self._cities[city_id], page), False))
+
+    async def _tell_all(self, city: City, epoch: str, again: bool) -> None:
         """Who is offline is told as well, if that is news since the last time: it may have been lost with a process."""
         since_ms = self._told_all_at_ms.get(city.city_id, 0) - self._retell_period_ms
+        settled_ms = self._clock.now_ms() - _ON_ITS_WAY_MS
         async for page in self._drivers.drivers_to_tell(city.city_id, round(since_ms)):
-            await self._location.tell(city.city_id, epoch, _known(city, page), completes_snapshot=False)
+            drivers = [driver for driver in page if driver.updated_at_ms <= settled_ms] if again else page
+            news = await self._location.tell(city.city_id, epoch, _known(city, drivers), completes_snapshot=False)
+            if again:
+                self._repaired(city.city_id, news)
         await self._location.tell(city.city_id, epoch, (), completes_snapshot=True)
 
     async def _send(self, city_id: CityId, batch: list[Driver]) -> None:

@@ -46,7 +46,7 @@ class FakeLocation:
         self._answer()
         return self.current, self.complete
 
-    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> None:
+    async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> int:
         self._answer()
         if epoch != self.current:
             raise DomainError(Reason.EPOCH_CHANGED)
@@ -54,11 +54,13 @@ class FakeLocation:
             act, self.in_the_middle = self.in_the_middle, None
             act()
         self.calls.append([driver.driver_id for driver in drivers])
+        news = sum(driver.version > self.told.get(driver.driver_id, 0) for driver in drivers)
         for driver in drivers:
             self.capabilities[driver.driver_id] = driver.capabilities
             self.told[driver.driver_id] = max(driver.version, self.told.get(driver.driver_id, 0))
         self.complete = self.complete or completes_snapshot
         self.snapshots += completes_snapshot
+        return news
 
     def _answer(self) -> None:
         if self.silent:
@@ -80,6 +82,9 @@ class FakeDrivers:
         self.asked_since_ms.append(changed_since_ms)
         for driver in self.online:
             yield [driver]
+
+    async def drivers_changed(self, city_id: CityId, from_ms: int, until_ms: int) -> AsyncIterator[list[Driver]]:
+        yield [driver for driver in self.online if from_ms <= driver.updated_at_ms <= until_ms]
 
     driver: Any = None
     drivers: Any = None
