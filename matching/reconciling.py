@@ -126,11 +126,12 @@ def left_behind(held: Iterable[HeldClaim], live: set[tuple[str, str]], now_ms: i
 
 
 def _without_driver(ride: Ride, now_ms: int) -> tuple[Ride, list[Fact]]:
+    closed = replace(ride, offers=_withdrawn(ride))
     if ride.state is RideState.IN_PROGRESS:
-        over = replace(ride, state=RideState.ENDED_BY_OPERATOR, offers=_withdrawn(ride), next_deadline_ms=None)
+        over = replace(closed, state=RideState.ENDED_BY_OPERATOR, next_deadline_ms=None)
         return over, [Fact(FactKind.RIDE_ENDED, text="DRIVER_LOST")]
     searching = replace(
-        ride, state=RideState.SEARCHING, assignment=None, phase=0, search_began_at_ms=now_ms, next_deadline_ms=now_ms
+        closed, state=RideState.SEARCHING, assignment=None, phase=0, search_began_at_ms=now_ms, next_deadline_ms=now_ms
     )
     return searching, []
 
