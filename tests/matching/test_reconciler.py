@@ -124,9 +124,13 @@ async def test_what_is_well_is_left_alone(ward: Ward) -> None:
     for number in range(1, 7):
         await bench.driver(f"d{number}")
     rides = [await bench.request(9), await bench.offer(await bench.request(8), "d6")]
-    for number, steps in enumerate(
-        ([], [DriverArrived], [DriverArrived, RideStarted], [DriverArrived, RideStarted, RideCompleted])
-    ):
+    courses: list[list[Any]] = [
+        [],
+        [DriverArrived],
+        [DriverArrived, RideStarted],
+        [DriverArrived, RideStarted, RideCompleted],
+    ]
+    for number, steps in enumerate(courses):
         ride = await ward.accepted(number + 1, f"d{number + 1}")
         for step in steps:
             ride = await bench.happen(ride, step(f"d{number + 1}"))
