@@ -180,7 +180,7 @@ async def running(
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
         minder = Minder(store, store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
-        watcher = Watcher(store, store, notices, sessions, tracker)
+        watcher = Watcher(store, store, notices, sessions, tracker, changer.remembered)
         leases = PostgresLeases(pool, worker_id)
         relays = _relays(pool, redis, leases, clock, params, metrics)
         reconciler = Reconciler(leases, store, store, kept_claims, sessions, changer, teller, clock, offers, metrics)

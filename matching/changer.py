@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -11,10 +12,11 @@ from hexhail.kernel.errors import DomainError, Reason
 from matching.model import OfferState
 from matching.notices import offers_subject
 from matching.offers import decide
+from matching.remembered import Remembered, Wanted
 from matching.store import Change, Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
@@ -52,12 +54,14 @@ class Changer:
         self._clock = clock
         self._params = params
         self._background: set[asyncio.Task[Any]] = set()
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self.remembered = Remembered()
         self.on_change: Callable[[Ride], None] = lambda _ride: None
         """Called with every ride that changed: its deadline may be new, or gone."""
 
     async def change(
         self,
-        load: Callable[[], Awaitable[Ride]],
+        wanted: Wanted,
         event: Event,
         actor: str,
         request: RequestKey | None = None,
@@ -67,16 +71,57 @@ class Changer:
 
         Raises what `decide` and the store raise; CONFLICT when others were first again and again.
         """
-        for _ in range(MAX_ATTEMPTS):
-            ride = await load()
-            decision = self.decide(ride, event)
-            if decision.ride is ride:
-                return await self.leave(ride, request, answer)
-            try:
-                return await self.commit(ride, decision, actor, request, answer)
-            except Conflict:
-                continue
+        known = wanted.recall()
+        async with self._turn(known.ride_id if known is not None else ""):
+            for attempt in range(MAX_ATTEMPTS):
+                ride, decision = await self.decided(wanted, event, fresh=attempt > 0)
+                if decision.ride is ride:
+                    return await self.leave(ride, request, answer)
+                try:
+                    return await self.commit(ride, decision, actor, request, answer)
+                except Conflict:
+                    continue
         raise DomainError(Reason.CONFLICT, "others changed the ride again and again", event=event.kind)
+
+    async def decided(self, wanted: Wanted, event: Event, *, fresh: bool) -> tuple[Ride, Decision]:
+        """The ride and what the event makes of it, by what is remembered, or `fresh` from PostgreSQL.
+
+        A refusal, and that nothing changes, are said by PostgreSQL only. Raises what `decide` and the store raise.
+        """
+        known = None if fresh else wanted.recall()
+        if known is not None:
+            try:
+                wanted.check(known)
+                decision = self.decide(known, event)
+            except DomainError as error:
+                log.debug("refused by what is remembered", ride_id=known.ride_id, reason=error.reason)
+            else:
+                if decision.ride is not known:
+                    return known, decision
+        ride = await wanted.read()
+        self.remembered.put(ride)
+        wanted.check(ride)
+        return ride, self.decide(ride, event)
+
+    @asynccontextmanager
+    async def _turn(self, ride_id: str) -> AsyncIterator[None]:
+        """One change of a ride after the other in this process: those that come together need not conflict."""
+        if not ride_id:
+            yield
+            return
+        lock, waiting = self._turns.get(ride_id, (asyncio.Lock(), 0))
+        self._turns[ride_id] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns.pop(ride_id)
+            if waiting > 1:
+                self._turns[ride_id] = (lock, waiting - 1)
+
+    def ride(self, ride_id: str, check: Callable[[Ride], None] = lambda _ride: None) -> Wanted:
+        """How a change finds the ride of this id."""
+        return Wanted(lambda: self.remembered.ride(ride_id), lambda: self._rides.ride(ride_id), check)
 
     def decide(self, ride: Ride, event: Event) -> Decision:
         """What does the event make of the ride, now?"""
@@ -105,7 +150,12 @@ class Changer:
 
     async def _commit_and_announce(self, change: Change) -> Ride:
         before, ride = change.before, change.decision.ride
-        touched = await self._rides.commit(change)
+        try:
+            touched = await self._rides.commit(change)
+        except Conflict:
+            self.remembered.forget(ride.ride_id)
+            raise
+        self.remembered.put(ride)
         if before is None or before.state is not ride.state:
             driver_id = ride.assignment.driver_id if ride.assignment else None
             log.info("ride", ride_id=ride.ride_id, state=ride.state, driver_id=driver_id, actor=change.actor)
@@ -127,7 +177,7 @@ class Changer:
         known = set(before.offers) if before else set()
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
-        self._later(self._notices.publish(ride.city_id, subjects))
+        self._later(self._notices.publish(ride.city_id, subjects, ride))
         self.on_change(ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:

@@ -13,11 +13,12 @@ from matching.changer import MAX_ATTEMPTS
 from matching.model import OfferAccepted, OfferDeclined, OfferWithdrawn, Ride
 from matching.notices import driver_subject
 from matching.offers import begin, schedule
+from matching.remembered import Wanted
 from matching.schedule import check_pickup_at
 from matching.store import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from hexhail.cities import City
     from hexhail.kernel.clock import Clock
@@ -109,13 +110,11 @@ class Dispatcher:
     ) -> Ride:
         """What a rider does to its ride. Raises RIDE_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE."""
 
-        async def load() -> Ride:
-            ride = await self._rides.ride(ride_id)
+        def check(ride: Ride) -> None:
             if ride.rider_id != rider_id:
                 raise DomainError(Reason.NOT_YOURS, "the ride is another rider's", ride_id=ride_id)
-            return ride
 
-        return await self._changer.change(load, event, actor, request, answer)
+        return await self._changer.change(self._changer.ride(ride_id, check), event, actor, request, answer)
 
     async def driver_event(
         self, ride_id: RideId, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
@@ -124,13 +123,13 @@ class Dispatcher:
 
         Raises RIDE_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE.
         """
-        return await self._changer.change(lambda: self._rides.ride(ride_id), event, actor, request, answer)
+        return await self._changer.change(self._changer.ride(ride_id), event, actor, request, answer)
 
     async def operator_event(
         self, ride_id: RideId, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
     ) -> Ride:
         """What an operator does to a ride. Raises RIDE_NOT_FOUND, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE."""
-        return await self._changer.change(lambda: self._rides.ride(ride_id), event, actor, request, answer)
+        return await self._changer.change(self._changer.ride(ride_id), event, actor, request, answer)
 
     async def offer_event(
         self, driver_id: str, event: Event, offer_id: str, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]
@@ -149,12 +148,11 @@ class Dispatcher:
         Raises OFFER_NOT_FOUND, NOT_YOURS, ALREADY_TAKEN, OFFER_CLOSED, ILLEGAL_TRANSITION, DRIVER_BUSY, DRIVER_OFFLINE,
         DRIVER_SUSPENDED, CONFLICT, STORE_UNAVAILABLE.
         """
-        load = self._ride_of_offer(offer_id, driver_id)
+        wanted = self._ride_of_offer(offer_id, driver_id)
         changed = asyncio.Event()
         for attempt in range(MAX_ATTEMPTS + _CLAIM_ATTEMPTS):
             changed.clear()
-            ride = await load()
-            decision = self._changer.decide(ride, OfferAccepted(offer_id))
+            ride, decision = await self._changer.decided(wanted, OfferAccepted(offer_id), fresh=attempt > 0)
             if decision.ride is ride:
                 return await self._changer.leave(ride, request, answer)
             if attempt < _CLAIM_ATTEMPTS and not await self._claim(ride, offer_id):
@@ -263,14 +261,13 @@ class Dispatcher:
         await self._teller.tell([driver])
         return driver
 
-    def _ride_of_offer(self, offer_id: str, driver_id: str) -> Callable[[], Awaitable[Ride]]:
-        async def load() -> Ride:
-            ride = await self._rides.ride_of_offer(offer_id)
+    def _ride_of_offer(self, offer_id: str, driver_id: str) -> Wanted:
+        def check(ride: Ride) -> None:
             if ride.offer(offer_id).driver_id != driver_id:
                 raise DomainError(Reason.NOT_YOURS, "the offer is another driver's", offer_id=offer_id)
-            return ride
 
-        return load
+        remembered = self._changer.remembered
+        return Wanted(lambda: remembered.ride_of_offer(offer_id), lambda: self._rides.ride_of_offer(offer_id), check)
 
     async def _claim(self, ride: Ride, offer_id: str) -> bool:
         try:
@@ -287,7 +284,7 @@ class Dispatcher:
 
     async def _until_changed(self, ride: Ride, changed: asyncio.Event) -> None:
         """A rival is accepting: PostgreSQL will say who has the ride, so wait for its notice, but not long."""
-        with self._notices.watch(ride.ride_id, changed.set):
+        with self._notices.watch(ride.ride_id, lambda _ride: changed.set()):
             try:
                 async with asyncio.timeout(_RIVAL_WAIT_S):
                     await changed.wait()

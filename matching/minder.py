@@ -114,6 +114,6 @@ class Minder:
         kind = NoProgress if verdict is Verdict.NO_PROGRESS else DriverSilent
         log.info("driver gone", ride_id=check.ride_id, driver_id=check.driver_id, verdict=verdict)
         try:
-            await self._changer.change(lambda: self._rides.ride(check.ride_id), kind(check.driver_id, check.version), "system")
+            await self._changer.change(self._changer.ride(check.ride_id), kind(check.driver_id, check.version), "system")
         except DomainError as error:
             log.warning("driver left where it is", ride_id=check.ride_id, reason=error.reason)

@@ -1,7 +1,7 @@
 """Who must look again? After each commit the watchers of the ride and of its drivers are woken, on this worker and on all others.
 
-A notice carries no state: whoever is woken reads PostgreSQL. One lost with Valkey is made good when the subscription is back,
-by waking everybody.
+On the worker that has committed a ride they are given it. Between workers a notice carries no state: whoever is woken reads
+PostgreSQL. One lost with Valkey is made good when the subscription is back, by waking everybody.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
+    from matching.model import Ride
+
+    Changed = Callable[[Ride | None], None]
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +41,15 @@ class Notices:
         self._cities = cities
         self._clock = clock
         self._worker_id = worker_id
-        self._watchers: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
+        self._watchers: defaultdict[str, set[Changed]] = defaultdict(set)
+        self._unsent: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._sending: set[str] = set()
 
     @contextmanager
-    def watch(self, subject: str, changed: Callable[[], None]) -> Iterator[None]:
-        """Calls `changed` whenever the subject has changed, for the time of the block."""
+    def watch(self, subject: str, changed: Changed) -> Iterator[None]:
+        """Calls `changed` whenever the subject has changed, for the time of the block: with the ride as it now is, or with None
+        where only PostgreSQL can tell.
+        """
         self._watchers[subject].add(changed)
         try:
             yield
@@ -51,13 +58,30 @@ class Notices:
             if not self._watchers[subject]:
                 del self._watchers[subject]
 
-    async def publish(self, city_id: str, subjects: Iterable[str]) -> None:
-        """Wakes the watchers of these subjects. Those of other workers may miss it while Valkey does not answer."""
+    async def publish(self, city_id: str, subjects: Iterable[str], ride: Ride | None = None) -> None:
+        """Wakes the watchers of these subjects. Those of other workers may miss it while Valkey does not answer.
+
+        While a notice is on its way, those that follow gather for the next.
+        """
         subjects = tuple(subjects)
-        self._wake(subjects)
+        self._wake(subjects, ride)
+        unsent = self._unsent[city_id]
+        unsent.update(dict.fromkeys(subjects))
+        if city_id in self._sending:
+            return
+        self._sending.add(city_id)
+        try:
+            while unsent:
+                told = "\n".join((self._worker_id, *unsent))
+                unsent.clear()
+                await self._send(city_id, told)
+        finally:
+            self._sending.discard(city_id)
+
+    async def _send(self, city_id: str, told: str) -> None:
         try:
             async with valkey_answers():
-                await self._redis.spublish(keys.notices(city_id), "\n".join((self._worker_id, *subjects)))
+                await self._redis.spublish(keys.notices(city_id), told)
         except DomainError as error:
             log.warning("notice not sent", error=error.message)
 
@@ -80,10 +104,10 @@ class Notices:
             finally:
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    def _wake(self, subjects: Iterable[str]) -> None:
+    def _wake(self, subjects: Iterable[str], ride: Ride | None = None) -> None:
         for subject in subjects:
             for changed in tuple(self._watchers.get(subject, ())):
-                changed()
+                changed(ride)
 
 
 def offers_subject(city_id: str, driver_id: str) -> str:

@@ -311,15 +311,21 @@ class MatchingServicer(MatchingServiceServicer):
         return ride
 
     async def _once(self, key: RequestKey, kind: type[M], act: Callable[[], Awaitable[M]]) -> M:
-        """The first answer to this request, whether it is given now or was before."""
-        first = await self._rides.first_answer(key, self._clock.now_ms())
-        if first is None:
-            try:
-                return await act()
-            except RequestRepeated:
-                first = await self._rides.first_answer(key, self._clock.now_ms())
-                if first is None:
-                    raise DomainError(Reason.CONFLICT, "the same request is being answered elsewhere") from None
+        """The first answer to this request, whether it is given now or was before.
+
+        A repeat finds out by itself: what it would change has its first one's answer in its way; where it is refused, because the
+        world has gone on since, that answer is looked for.
+        """
+        try:
+            return await act()
+        except RequestRepeated:
+            first = await self._rides.first_answer(key, self._clock.now_ms())
+            if first is None:
+                raise DomainError(Reason.CONFLICT, "the same request is being answered elsewhere") from None
+        except DomainError:
+            first = await self._rides.first_answer(key, self._clock.now_ms())
+            if first is None:
+                raise
         return kind.FromString(first)
 
     async def _ride_change(

@@ -120,7 +120,7 @@ class Timekeeper:
             elif ride.state is RideState.SCHEDULED:
                 await self._begin_search(ride)
             else:
-                await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(), "system")
+                await self._changer.change(self._changer.ride(ride.ride_id), DeadlinePassed(), "system")
         except DomainError as error:
             log.warning("deadline not served yet", ride_id=ride.ride_id, reason=error.reason, concerned=error.metadata)
         except Exception:
@@ -133,11 +133,11 @@ class Timekeeper:
         """A scheduled ride's deadline: the fence, which lets a rider have one active ride, may refuse it the search."""
         expected_s = self._pickup_times.expected_s(ride.city_id, self._clock.now_ms())
         try:
-            await self._changer.change(lambda: self._rides.ride(ride.ride_id), DeadlinePassed(expected_s), "system")
+            await self._changer.change(self._changer.ride(ride.ride_id), DeadlinePassed(expected_s), "system")
         except DomainError as refusal:
             if refusal.reason is not Reason.RIDER_BUSY:
                 raise
-            await self._changer.change(lambda: self._rides.ride(ride.ride_id), RiderFoundBusy(), "system")
+            await self._changer.change(self._changer.ride(ride.ride_id), RiderFoundBusy(), "system")
 
     def _forget(self, done: asyncio.Task[None]) -> None:
         self._timers.discard(done)

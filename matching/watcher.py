@@ -1,9 +1,12 @@
-"""What changes before a watcher's eyes: a ride by versions, a driver's offers. Woken by notices, read from PostgreSQL."""
+"""What changes before a watcher's eyes: a ride by versions, a driver's offers.
+
+Woken by notices: with the ride where this worker has committed it, else to read PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hexhail.kernel.errors import DomainError, Reason
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from matching.model import Offer, Ride
     from matching.notices import Notices
     from matching.redis_sessions import RedisSessions
+    from matching.remembered import Remembered
     from matching.store import Drivers, Rides
     from matching.tracker import Track, Tracker
 
@@ -26,11 +30,15 @@ class _RideMail:
     """What has come in for a watcher since it last looked: only the newest counts, so a slow reader has no backlog."""
 
     event: asyncio.Event
-    ride_changed: bool = True
+    must_read: bool = True
+    ride: Ride | None = None
     track: Track | None = None
 
-    def on_ride(self) -> None:
-        self.ride_changed = True
+    def on_ride(self, ride: Ride | None = None) -> None:
+        if ride is None:
+            self.must_read = True
+        elif self.ride is None or self.ride.version < ride.version:
+            self.ride = ride
         self.event.set()
 
     def on_track(self, track: Track) -> None:
@@ -43,14 +51,23 @@ class _OffersMail:
     """The same for a driver's phone."""
 
     event: asyncio.Event
-    offers_changed: bool = True
+    driver_id: str
+    must_read: bool = True
+    news: dict[str, tuple[Ride, Offer]] = field(default_factory=dict)
     driver_changed: bool = False
 
-    def on_offers(self) -> None:
-        self.offers_changed = True
+    def on_offers(self, ride: Ride | None = None) -> None:
+        if ride is None:
+            self.must_read = True
+        else:
+            for offer in ride.offers:
+                if offer.driver_id == self.driver_id:
+                    known = self.news.get(offer.offer_id)
+                    if known is None or known[0].version < ride.version:
+                        self.news[offer.offer_id] = (ride, offer)
         self.event.set()
 
-    def on_driver(self) -> None:
+    def on_driver(self, _ride: Ride | None = None) -> None:
         self.driver_changed = True
         self.event.set()
 
@@ -66,16 +83,26 @@ class OffersSeen:
 class Watcher:
     """Streams of states."""
 
-    def __init__(self, rides: Rides, drivers: Drivers, notices: Notices, sessions: RedisSessions, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        rides: Rides,
+        drivers: Drivers,
+        notices: Notices,
+        sessions: RedisSessions,
+        tracker: Tracker,
+        remembered: Remembered,
+    ) -> None:
         self._rides = rides
         self._drivers = drivers
         self._notices = notices
         self._sessions = sessions
         self._tracker = tracker
+        self._remembered = remembered
 
     async def ride(self, ride: Ride, after_version: int) -> AsyncIterator[Ride | Track]:
         """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final."""
-        mail = _RideMail(asyncio.Event())
+        known = self._remembered.ride(ride.ride_id)
+        mail = _RideMail(asyncio.Event(), must_read=known is None, ride=known)
         version = after_version
         with (
             self._notices.watch(ride.ride_id, mail.on_ride),
@@ -83,14 +110,17 @@ class Watcher:
         ):
             while True:
                 mail.event.clear()
-                if mail.ride_changed:
-                    mail.ride_changed = False
-                    followed.ride = ride = await self._rides.ride(ride.ride_id)
-                    if ride.version > version:
-                        version, mail.track = ride.version, None
-                        yield ride
-                    if ride.state in FINAL:
-                        return
+                news, mail.ride = mail.ride, None
+                if mail.must_read:
+                    mail.must_read = False
+                    news = await self._rides.ride(ride.ride_id)
+                if news is not None and news.version >= ride.version:
+                    followed.ride = ride = news
+                if ride.version > version:
+                    version, mail.track = ride.version, None
+                    yield ride
+                if ride.state in FINAL:
+                    return
                 if mail.track is not None:
                     track, mail.track = mail.track, None
                     yield track
@@ -106,7 +136,7 @@ class Watcher:
             raise DomainError(Reason.DRIVER_OFFLINE, "go online first", driver_id=driver_id)
         if driver.suspended:
             raise DomainError(Reason.DRIVER_SUSPENDED, "an operator has to lift it", driver_id=driver_id)
-        mail = _OffersMail(asyncio.Event())
+        mail = _OffersMail(asyncio.Event(), driver_id)
         with (
             self._notices.watch(offers_subject(city_id, driver_id), mail.on_offers),
             self._notices.watch(driver_subject(city_id, driver_id), mail.on_driver),
@@ -130,15 +160,24 @@ class Watcher:
                 mail.driver_changed = False
                 if not await self._still_there(city_id, driver_id, stream_id):
                     return
-            if mail.offers_changed:
-                mail.offers_changed = False
-                current = await self._rides.live_offers(city_id, driver_id, list(shown))
-                # That a phone shows an offer is no news to the phone.
-                changed = tuple(pair for pair in current if _unshown(pair[1]) != shown.get(pair[1].offer_id))
-                shown = {offer.offer_id: _unshown(offer) for _, offer in current if offer.state is OfferState.LIVE}
-                if changed or snapshot:
-                    yield OffersSeen(snapshot, changed)
-                    snapshot = False
+            news, mail.news = tuple(mail.news.values()), {}
+            if mail.must_read:
+                mail.must_read = False
+                news = tuple(await self._rides.live_offers(city_id, driver_id, list(shown)))
+            # That a phone shows an offer is no news to the phone; nor is the end of one that it was never told of.
+            changed = tuple(
+                (ride, offer)
+                for ride, offer in news
+                if _unshown(offer) != shown.get(offer.offer_id) and (offer.state is OfferState.LIVE or offer.offer_id in shown)
+            )
+            for _, offer in changed:
+                if offer.state is OfferState.LIVE:
+                    shown[offer.offer_id] = _unshown(offer)
+                else:
+                    del shown[offer.offer_id]
+            if changed or snapshot:
+                yield OffersSeen(snapshot, changed)
+                snapshot = False
             await mail.event.wait()
 
     async def _still_there(self, city_id: CityId, driver_id: str, stream_id: str) -> bool:

@@ -155,6 +155,18 @@ async def test_without_the_fence_the_witness_sees_double_assignments(
         assert double_assignments(await logged_assignments(postgres_dsn, world.city.city_id)) == crowd_size - 1
 
 
+async def test_phones_that_show_an_offer_at_once_are_in_nobodys_way(stores: Stores, postgres_dsn: str, valkey: object) -> None:
+    """Changes of one ride come one after the other, by what this worker remembers of it: none is lost, none is tried in vain."""
+    async with world_of(stores, CITY) as world, phones(world, around(12)) as crowd:
+        await Passenger(world, world.rider()).request()
+        offers = [await phone.next_offer() for phone in crowd]
+        rejected_before = world.matching.store.counts.rejected_commits
+        await asyncio.gather(*(phone.app.ack(offer.offer_id) for phone, offer in zip(crowd, offers, strict=True)))
+        ride = await world.matching.store.ride(offers[0].ride_id)
+        assert all(offer.shown_at_ms for offer in ride.offers)
+        assert world.matching.store.counts.rejected_commits == rejected_before
+
+
 async def test_the_event_log_tells_of_every_assignment(stores: Stores, postgres_dsn: str, valkey: object) -> None:
     async with world_of(stores, CITY) as world, phones(world, around(3)) as crowd:
         rider = Passenger(world, world.rider())
