@@ -123,6 +123,10 @@ class Changer:
         """How a change finds the ride of this id."""
         return Wanted(lambda: self.remembered.ride(ride_id), lambda: self._rides.ride(ride_id), check)
 
+    def ride_of_offer(self, offer_id: str, check: Callable[[Ride], None] = lambda _ride: None) -> Wanted:
+        """How a change finds the ride that this offer is for."""
+        return Wanted(lambda: self.remembered.ride_of_offer(offer_id), lambda: self._rides.ride_of_offer(offer_id), check)
+
     def decide(self, ride: Ride, event: Event) -> Decision:
         """What does the event make of the ride, now?"""
         return decide(ride, event, self._clock.now_ms(), self._params[ride.city_id])

@@ -13,7 +13,6 @@ from matching.changer import MAX_ATTEMPTS
 from matching.model import OfferAccepted, OfferDeclined, OfferWithdrawn, Ride
 from matching.notices import driver_subject
 from matching.offers import begin, schedule
-from matching.remembered import Wanted
 from matching.schedule import check_pickup_at
 from matching.store import Conflict
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from matching.notices import Notices
     from matching.offers import OfferParams
     from matching.peers import Pricing
+    from matching.remembered import Wanted
     from matching.store import Claims, Driver, Drivers, RequestKey, Rides
     from matching.teller import Teller
 
@@ -266,8 +266,7 @@ class Dispatcher:
             if ride.offer(offer_id).driver_id != driver_id:
                 raise DomainError(Reason.NOT_YOURS, "the offer is another driver's", offer_id=offer_id)
 
-        remembered = self._changer.remembered
-        return Wanted(lambda: remembered.ride_of_offer(offer_id), lambda: self._rides.ride_of_offer(offer_id), check)
+        return self._changer.ride_of_offer(offer_id, check)
 
     async def _claim(self, ride: Ride, offer_id: str) -> bool:
         try:

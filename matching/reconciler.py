@@ -140,7 +140,7 @@ class Reconciler:
             self._count(city_id, Repair.OFFER_WITHDRAWN, 1)
 
     async def _withdraw(self, offer_id: OfferId) -> None:
-        await self._changer.change(lambda: self._rides.ride_of_offer(offer_id), OfferWithdrawn(offer_id), "system")
+        await self._changer.change(self._changer.ride_of_offer(offer_id), OfferWithdrawn(offer_id), "system")
 
     async def _release_claims(self, city_id: CityId) -> None:
         held: list[HeldClaim] = []
