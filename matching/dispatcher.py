@@ -85,10 +85,11 @@ class Dispatcher:
         Raises INVALID_FIELD, QUOTE_ALTERED, QUOTE_EXPIRED, QUOTE_USED, NOT_YOURS, RIDER_BUSY, PEER_UNAVAILABLE,
         STORE_UNAVAILABLE; OVERLOADED where it would be searched too late.
         """
-        self._lateness.check(self._clock.now_ms())
         params = self._params[city.city_id]
         if pickup_at_ms:
             check_pickup_at(pickup_at_ms, self._clock.now_ms(), params.schedule)
+        else:
+            self._lateness.check(self._clock.now_ms())
         quote = await self._pricing.verify_quote(city.city_id, quote_token, rider_id, product, [stop.place for stop in stops])
         now_ms = self._clock.now_ms()
         ride = Ride(

@@ -7,7 +7,7 @@ Source: our choice, decision 25.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -105,32 +105,32 @@ def judge(check: Check, sight: Sight, now_ms: int, params: ProgressParams) -> tu
 
     Silence counts from the first look that found nobody, as long as looks follow upon each other in one epoch and one version of
     the ride. Progress is asked for on the way to the pickup, farther from it than `near_s`, and where the driver would be late
-    for a scheduled ride.
+    for a scheduled ride; a position no newer than the last one says nothing of it.
     """
-    watch = _going_on(check, sight, now_ms, params)
-    watch = replace(watch, checked_at_ms=now_ms)
+    before = check.watch if _goes_on(check, sight, now_ms, params) else None
+    silent_since_ms, time_left_s, time_left_at_ms, without_progress, verdict = None, None, 0, 0, Verdict.FINE
+    if before is not None:
+        time_left_s, time_left_at_ms, without_progress = before.time_left_s, before.time_left_at_ms, before.without_progress
     if sight.heard_at_ms is None:
-        since_ms = now_ms if watch.silent_since_ms is None else watch.silent_since_ms
+        silent_since_ms = now_ms if before is None or before.silent_since_ms is None else before.silent_since_ms
         limit_s = params.ride_silent_limit_s if check.state is RideState.IN_PROGRESS else params.pickup_silent_limit_s
-        silent = now_ms - since_ms >= limit_s * MS_PER_S
-        return replace(watch, silent_since_ms=since_ms), Verdict.DRIVER_SILENT if silent else Verdict.FINE
-    watch = replace(watch, silent_since_ms=None)
-    is_news = sight.heard_at_ms > watch.time_left_at_ms  # an old position says nothing of where the driver is now
-    if check.state is not RideState.ACCEPTED or sight.time_left_s is None or not is_news:
-        return watch, Verdict.FINE
-    count = watch.without_progress + 1 if _falls_short(check, watch, sight.time_left_s, sight.heard_at_ms, params) else 0
-    watch = replace(watch, time_left_s=sight.time_left_s, time_left_at_ms=sight.heard_at_ms, without_progress=count)
-    return watch, Verdict.NO_PROGRESS if count >= params.checks_without_progress else Verdict.FINE
+        if now_ms - silent_since_ms >= limit_s * MS_PER_S:
+            verdict = Verdict.DRIVER_SILENT
+    elif check.state is RideState.ACCEPTED and sight.time_left_s is not None and sight.heard_at_ms > time_left_at_ms:
+        falls_short = before is not None and _falls_short(check, before, sight.time_left_s, sight.heard_at_ms, params)
+        without_progress = without_progress + 1 if falls_short else 0
+        time_left_s, time_left_at_ms = sight.time_left_s, sight.heard_at_ms
+        if without_progress >= params.checks_without_progress:
+            verdict = Verdict.NO_PROGRESS
+    watch = Watch(check.version, now_ms, sight.epoch, silent_since_ms, time_left_s, time_left_at_ms, without_progress)
+    return watch, verdict
 
 
-def _going_on(check: Check, sight: Sight, now_ms: int, params: ProgressParams) -> Watch:
+def _goes_on(check: Check, sight: Sight, now_ms: int, params: ProgressParams) -> bool:
     watch = check.watch
-    if watch is None or watch.version != check.version:
-        return Watch(check.version, now_ms, sight.epoch)
-    paused = now_ms - watch.checked_at_ms > _CHECKS_A_PAUSE * params.progress_check_s * MS_PER_S
-    if paused or watch.epoch != sight.epoch:
-        return Watch(check.version, now_ms, sight.epoch)
-    return watch
+    if watch is None or watch.version != check.version or watch.epoch != sight.epoch:
+        return False
+    return now_ms - watch.checked_at_ms <= _CHECKS_A_PAUSE * params.progress_check_s * MS_PER_S
 
 
 def _falls_short(check: Check, watch: Watch, time_left_s: float, heard_at_ms: int, params: ProgressParams) -> bool:
