@@ -179,7 +179,7 @@ async def running(
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
-        minder = Minder(store, store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
+        minder = Minder(store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker, changer.remembered)
         leases = PostgresLeases(pool, worker_id)
         relays = _relays(pool, redis, leases, clock, params, metrics)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matching.changer import Changer
     from matching.peers import DriverPosition, Location
     from matching.progress import Check, ProgressParams
-    from matching.store import Checks, Rides
+    from matching.store import Checks
     from routing.model import Floats32, Router
     from routing.sources import RouterSource
 
@@ -39,7 +39,6 @@ class Minder:
     def __init__(
         self,
         checks: Checks,
-        rides: Rides,
         location: Location,
         sources: Mapping[CityId, RouterSource],
         changer: Changer,
@@ -47,7 +46,6 @@ class Minder:
         params: Mapping[CityId, ProgressParams],
     ) -> None:
         self._checks = checks
-        self._rides = rides
         self._location = location
         self._sources = sources
         self._changer = changer

@@ -75,6 +75,12 @@ class FakeChanger:
 
     events: list[Event] = field(default_factory=list)
 
+    def ride(self, ride_id: str) -> Callable[[], Awaitable[Ride]]:
+        async def load() -> Ride:
+            raise AssertionError(f"nobody reads {ride_id}")
+
+        return load
+
     async def change(self, load: Callable[[], Awaitable[Ride]], event: Event, actor: str) -> None:
         assert actor == "system"
         self.events.append(event)
@@ -108,9 +114,8 @@ class Scene:
         self.location = FakeLocation(self.clock)
         self.source = source or SameTimes()
         self.changer = FakeChanger()
-        nobody_reads: Any = None
         changer: Any = self.changer
-        self.minder = Minder(self.checks, nobody_reads, self.location, {CITY: self.source}, changer, self.clock, {CITY: PARAMS})
+        self.minder = Minder(self.checks, self.location, {CITY: self.source}, changer, self.clock, {CITY: PARAMS})
 
     async def look(self, times: int = 1) -> None:
         for _ in range(times):
