@@ -44,6 +44,9 @@ CLASSIC: Final = "classic"
 SINGLE: Final = "single"
 """Phased by `eta` with one driver asked at a time, as in batches: beside it, batches owe nothing to asking fewer drivers."""
 
+NEAR: Final = "near"
+"""Phased by `eta` from no farther than the first phase: beside it, batches owe nothing to sending nobody across the town."""
+
 TARGETS: Final = (
     Target(
         "batched_vs_phased", "mean pickup time, batched / phased by eta, with the middle number of drivers", "x", 1.0, 0.9, True
@@ -53,6 +56,7 @@ TARGETS: Final = (
     Target("batched_pickup_s", "mean pickup time, batched", "s"),
     Target("classic_pickup_s", "mean pickup time, phased by classic", "s"),
     Target("single_pickup_s", "mean pickup time, phased by eta with one driver asked at a time", "s"),
+    Target("near_pickup_s", "mean pickup time, phased by eta from no farther than the first phase", "s"),
     Target("phased_wait_s", "from request to arrival, phased by eta", "s"),
     Target("batched_wait_s", "from request to arrival, batched", "s"),
     Target("phased_served", "share of the requests served, phased by eta"),
@@ -71,7 +75,7 @@ class DispatchParams:
     drivers : how many there are, one comparison for each number
     repeats : seeds: other starts and other answers of the drivers
     window_s : of batches
-    contenders : BATCHED, SINGLE, and rankings of phased offers; those named above must be among them
+    contenders : BATCHED, SINGLE, NEAR, and rankings of phased offers; those named above must be among them
     """
 
     start: time_of_day
@@ -81,7 +85,7 @@ class DispatchParams:
     repeats: int = 3
     seed: int = 1
     window_s: float = 2.0
-    contenders: tuple[str, ...] = (BATCHED, PHASED, CLASSIC, SINGLE)
+    contenders: tuple[str, ...] = (BATCHED, PHASED, CLASSIC, SINGLE, NEAR)
     assignment: AssignmentParams = field(default_factory=AssignmentParams)
 
     def __post_init__(self) -> None:
@@ -91,8 +95,9 @@ class DispatchParams:
             raise ValueError("drivers: give one number or more, each 1 or more")
         if self.repeats < 1 or self.window_s <= 0:
             raise ValueError("repeats must be at least 1, and window_s above 0")
-        if not {BATCHED, PHASED, CLASSIC, SINGLE} <= set(self.contenders):
-            raise ValueError(f"contenders: {BATCHED}, {PHASED}, {CLASSIC} and {SINGLE} must be among them")
+        missing = {BATCHED, PHASED, CLASSIC, SINGLE, NEAR} - set(self.contenders)
+        if missing:
+            raise ValueError(f"contenders: {', '.join(sorted(missing))} must be among them")
 
     @property
     def steps(self) -> int:
@@ -186,7 +191,7 @@ def _note(notebook: Notebook, params: DispatchParams, supplies: list[Supply], re
             requests=requests,
             **{f"phased_{key}": phased[key] for key in ("pickup_s", "wait_s", "served")},
             **{f"batched_{key}": batched[key] for key in ("pickup_s", "wait_s", "served")},
-            **{f"{name}_pickup_s": middle.runs[name][each]["pickup_s"] for name in (CLASSIC, SINGLE)},
+            **{f"{name}_pickup_s": middle.runs[name][each]["pickup_s"] for name in (CLASSIC, SINGLE, NEAR)},
         )
     for supply in supplies:
         for ratio in supply.ratios():
@@ -236,7 +241,9 @@ def _dispatching(city: MatchingParams, params: DispatchParams, contender: str) -
         return replace(city, offers=offers), Batched(params.assignment, params.window_s)
     if contender == SINGLE:
         phases = tuple(replace(phase, size=1) for phase in phases)
-    policy = PHASED if contender == SINGLE else contender
+    if contender == NEAR:
+        phases = phases[:1]
+    policy = PHASED if contender in {SINGLE, NEAR} else contender
     phased = replace(city, offers=replace(city.offers, phases=phases), ranking=replace(city.ranking, policy=policy))
     return phased, Phased(phased)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from benchmarks.dispatch import BATCHED
 from benchmarks.dispatch_figures import interval
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def draw_supplies(supplies: Sequence[Supply], path: Path) -> None:
         for name in supplies[0].runs:
             spans = [interval([scale * run[key] for run in supply.runs[name]]) for supply in supplies]
             reach = [[span.mean - span.low for span in spans], [span.high - span.mean for span in spans]]
-            label = name if name in {"batched"} else f"phased, {name}"
+            label = name if name == BATCHED else f"phased, {name}"
             ax.errorbar(drivers, [span.mean for span in spans], yerr=reach, marker="o", capsize=3, label=label)
         ax.set_title(title)
         ax.set_xlabel("drivers")

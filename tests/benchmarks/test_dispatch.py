@@ -253,7 +253,7 @@ def test_the_command_compares_prints_draws_and_writes(tmp_path: Path) -> None:
     assert told["phased_pickup_s"] > 0
     assert told["batched_pickup_s"] > 0
     assert len(told["samples"]["batched_vs_phased"]) == 2
-    for name in ("batched", "eta", "classic", "single"):
+    for name in ("batched", "eta", "classic", "single", "near"):
         assert told["supplies"][0][name]["served"] < told["supplies"][1][name]["served"]
         assert name in output
     assert "12:00" in told["parameters"]["start"]
