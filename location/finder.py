@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from location.model import NearbyAnswer, NearbyQuestion
-from location.nearby import SPREAD, Surroundings, cursor_behind, next_reach_m, plan_reading, select
+from location.nearby import SPREAD, Surroundings, cursor_behind, left_out, next_reach_m, plan_reading, select
 
 if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
@@ -58,8 +58,10 @@ class Finder:
             found = found.first(question.max_drivers)
             distance_mm = distance_mm[: question.max_drivers]
             behind = cursor_behind(found, distance_mm)
-            return NearbyAnswer(found, distance_mm, epoch.complete, behind.distance_mm / 1000, behind, now_ms)
-        return NearbyAnswer(found, distance_mm, epoch.complete, question.radius_m, None, now_ms)
+            others = left_out(drivers, question, behind.distance_mm, now_ms)
+            return NearbyAnswer(found, distance_mm, epoch.complete, behind.distance_mm / 1000, behind, now_ms, others)
+        others = left_out(drivers, question, round(question.radius_m * 1000), now_ms)
+        return NearbyAnswer(found, distance_mm, epoch.complete, question.radius_m, None, now_ms, others)
 
     async def _survey(self) -> Surroundings:
         now_ms = self._clock.now_ms()

@@ -235,6 +235,25 @@ class NearbyQuestion:
     excluded_driver_ids: frozenset[str]
     max_age_ms: int
     after: Cursor | None = None
+    max_left_out: int = 0
+
+
+class LeftOutReason(IntEnum):
+    """Why is a driver within the radius no answer? Numbered as in location_service.proto."""
+
+    STALE = 1
+    WRONG_CLASS = 2
+    RATED_TOO_LOW = 3
+    EXCLUDED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A driver who was looked at and is no answer."""
+
+    driver_id: str
+    reason: LeftOutReason
+    distance_mm: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +271,4 @@ class NearbyAnswer:
     searched_radius_m: float
     next: Cursor | None
     as_of_ms: int
+    left_out: tuple[LeftOut, ...] = ()

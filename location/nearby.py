@@ -18,7 +18,7 @@ import numpy as np
 from hexhail.kernel import geo
 from hexhail.kernel.units import from_e7
 from location.freshness import fresh
-from location.model import Availability, Cursor, IndexedDrivers, NearbyQuestion, Occupancy, taken
+from location.model import Availability, Cursor, IndexedDrivers, LeftOut, LeftOutReason, NearbyQuestion, Occupancy, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -264,6 +264,35 @@ def select(drivers: IndexedDrivers, question: NearbyQuestion, now_ms: int) -> tu
     return IndexedDrivers([names[row] for row in order], taken(drivers.records, np.array(order, dtype=np.int64))), distance_mm[
         order
     ]
+
+
+def left_out(drivers: IndexedDrivers, question: NearbyQuestion, within_mm: int, now_ms: int) -> tuple[LeftOut, ...]:
+    """Who of the available drivers read is no answer although this near, and why? At most `max_left_out`, nearest first.
+
+    Of several reasons the one that stands first in LeftOutReason.
+    """
+    if not question.max_left_out:
+        return ()
+    lat, lng = from_e7(drivers.positions["lat_e7"]), from_e7(drivers.positions["lng_e7"])
+    distance_mm = np.rint(geo.distances_m(question.place.lat, question.place.lng, lat, lng) * 1000).astype(np.int64)
+    states, mask = drivers.states, question.capability_mask
+    excluded = {driver_id.encode() for driver_id in question.excluded_driver_ids}
+    reasons = np.select(
+        [
+            ~fresh(drivers.positions["received_at_ms"], now_ms, question.max_age_ms),
+            (states["capability_mask"] & np.uint32(mask)) != mask,
+            states["rating_milli"] < question.min_rating_milli,
+            np.array([driver_id in excluded for driver_id in drivers.driver_ids], np.bool_),
+        ],
+        list(LeftOutReason),
+        0,
+    )
+    near = (reasons > 0) & (distance_mm <= within_mm) & (states["availability"] == Availability.AVAILABLE)
+    rows = sorted(np.flatnonzero(near).tolist(), key=lambda row: (int(distance_mm[row]), drivers.driver_ids[row]))
+    return tuple(
+        LeftOut(drivers.driver_ids[row].decode(), LeftOutReason(int(reasons[row])), int(distance_mm[row]))
+        for row in rows[: question.max_left_out]
+    )
 
 
 def next_reach_m(question: NearbyQuestion, reading: Reading, distance_mm: Ints, guess_m: float) -> float | None:

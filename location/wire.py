@@ -56,6 +56,7 @@ MAX_STATES: Final = 1_000
 MAX_RATING_MILLI: Final = 5_000
 MAX_CAPABILITIES: Final = 32
 MAX_TOKEN: Final = 256
+MAX_LEFT_OUT: Final = 100
 MAX_RESOLVED: Final = 10_000
 
 _REQUIRED_COLUMNS: Final = frozenset({"sequence", "device_time_ms", "lat_e7", "lng_e7"})
@@ -238,7 +239,9 @@ def nearby_question(request: pb.FindNearbyDriversRequest, city: City, params: Lo
     terms = nearby_terms(request, city, params)
     if is_by_road_time(request) and request.page_token:
         raise invalid("page_token", "goes on by distance only: by road time, ask for more drivers at once")
-    return NearbyQuestion(place=place, after=read_cursor(request.page_token), **terms)
+    if request.max_left_out > MAX_LEFT_OUT:
+        raise invalid("max_left_out", f"is above {MAX_LEFT_OUT}")
+    return NearbyQuestion(place=place, after=read_cursor(request.page_token), max_left_out=request.max_left_out, **terms)
 
 
 def is_by_road_time(request: pb.FindNearbyDriversRequest) -> bool:
@@ -290,6 +293,8 @@ def nearby_response(answer: NearbyAnswer, city: City, zones: Zones) -> pb.FindNe
         found.rating_milli = rating_milli
         found.capabilities.extend(city.capability_names(mask))
         found.zone_ids.extend(inside)
+    for other in answer.left_out:
+        response.left_out.add(driver_id=other.driver_id, reason=int(other.reason), distance_m=other.distance_mm / 1000)
     return response
 
 

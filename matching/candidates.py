@@ -14,6 +14,7 @@ from matching.ranking import Candidates, Ranking, RankingParams, rank
 
 if TYPE_CHECKING:
     from hexhail.kernel.units import Bools
+    from matching.peers import LeftOut
 
 
 class NotOffered(StrEnum):
@@ -59,6 +60,7 @@ class Consideration:
     second_chance : bool[n], those whose last offer of this search never came to be seen: they are asked once nobody else is left
     travel_times_version : names the travel times of the candidates' pickup_eta_s
     travel_times_fell_back : the city's own router did not answer, so another one did
+    left_out : drivers near by who are no candidates
     """
 
     phase: int
@@ -72,6 +74,7 @@ class Consideration:
     travel_times_version: str = ""
     travel_times_fell_back: bool = False
     second_chance: tuple[bool, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def eligible(self) -> list[int]:
         """Rows that can be asked, best first; second chances after all first ones."""
@@ -91,6 +94,7 @@ def consider(
     as_of_ms: int,
     travel_times_version: str = "",
     travel_times_fell_back: bool = False,
+    left_out: tuple[LeftOut, ...] = (),
 ) -> Consideration:
     """Who can be asked for this ride now, and in which order? `ranked` is their order, or a built-in policy to make it by. What
     stands behind it says what the search for candidates covered, and whose travel times they came with.
@@ -130,6 +134,7 @@ def consider(
         travel_times_version,
         travel_times_fell_back,
         tuple(i in unshown for i in ids),
+        left_out,
     )
 
 

@@ -174,4 +174,8 @@ def _candidates_ranked(ride: Ride, consideration: Consideration) -> event_pb2.Ca
         policy_fell_back=ranking.failure is not None,
         failed_policy=ranking.failed_policy,
         policy_failure=ranking.failure.value if ranking.failure else "",
+        left_out=[
+            event_pb2.DriverLeftOut(driver_id=each.driver_id, reason=each.reason, distance_mm=round(each.distance_m * 1000))
+            for each in consideration.left_out
+        ],
     )

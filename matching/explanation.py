@@ -37,6 +37,8 @@ class ConsideredDriver:
     score_milli: int
     parts: tuple[tuple[str, int], ...]
     not_offered_reason: str = ""
+    left_out: bool = False
+    """By location already: there is no score, and nothing but the distance is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,11 @@ def explain(ride: Ride, log: Iterable[LogEvent]) -> Explanation:
 
 
 def _best_first(candidates: Sequence[ConsideredDriver]) -> tuple[ConsideredDriver, ...]:
-    return tuple(sorted(candidates, key=lambda each: (-each.score_milli, each.driver_id)))
+    return tuple(
+        sorted(
+            candidates, key=lambda each: (each.left_out, each.distance_m if each.left_out else -each.score_milli, each.driver_id)
+        )
+    )
 
 
 _CLOSES_ALL = {"OFFERS_EXPIRED": OfferState.EXPIRED}
@@ -197,6 +203,8 @@ class Absent(StrEnum):
     OFFLINE = "OFFLINE"
     BUSY = "BUSY"
     WRONG_CLASS = "WRONG_CLASS"
+    OUT_OF_RADIUS = "OUT_OF_RADIUS"
+    """Another search of the ride found the driver farther away than this one looked."""
     NOT_FOUND = "NOT_FOUND"
 
 
@@ -269,10 +277,11 @@ class Absence:
 
 def absences(explanation: Explanation, history: DriverHistory, capabilities: Sequence[str]) -> list[Absence]:
     """Why did each search not ask this driver? `capabilities` are what the ride's product asks for."""
-    return [_absence(search, history, frozenset(capabilities)) for search in explanation.searches]
+    seen_m = [c.distance_m for search in explanation.searches for c in search.candidates if c.driver_id == history.driver_id]
+    return [_absence(search, history, frozenset(capabilities), min(seen_m, default=0.0)) for search in explanation.searches]
 
 
-def _absence(search: Search, history: DriverHistory, needed: frozenset[str]) -> Absence:
+def _absence(search: Search, history: DriverHistory, needed: frozenset[str], seen_m: float) -> Absence:
     for candidate in search.candidates:
         if candidate.driver_id == history.driver_id:
             return Absence(search.number, history.driver_id, candidate.not_offered_reason)
@@ -282,6 +291,7 @@ def _absence(search: Search, history: DriverHistory, needed: frozenset[str]) -> 
         (Absent.OFFLINE, then.online is False),
         (Absent.BUSY, bool(ride_id)),
         (Absent.WRONG_CLASS, then.capabilities is not None and not needed <= set(then.capabilities)),
+        (Absent.OUT_OF_RADIUS, seen_m > search.searched_radius_m),
     )
     reason = next((reason for reason, applies in checks if applies), Absent.NOT_FOUND)
     return Absence(search.number, history.driver_id, reason, ride_id if reason is Absent.BUSY else "")

@@ -117,6 +117,10 @@ def _search(envelope: event_pb2.Envelope) -> Search:
         )
         for row, driver_id in enumerate(ranked.driver_id)
     )
+    candidates += tuple(
+        ConsideredDriver(each.driver_id, each.distance_mm / 1000, None, 0, 0, 0, 0, (), each.reason, left_out=True)
+        for each in ranked.left_out
+    )
     return Search(
         phase=ranked.phase,
         policy=ranked.policy,
@@ -222,6 +226,7 @@ def _write_candidate(search: Search, candidate: ConsideredDriver) -> pb.Explaine
         rating_milli=candidate.rating_milli,
         acceptance_milli=candidate.acceptance_milli,
         idle_s=candidate.idle_s,
+        left_out=candidate.left_out,
     )
 
 

@@ -12,7 +12,7 @@ from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1.location_service_pb2_grpc import LocationServiceStub
 from hexhail.kernel.geo import Place
 from hexhail.rpc.channel import PeerToken, peer_errors
-from matching.peers import DriverPosition, Nearby
+from matching.peers import DriverPosition, LeftOut, Nearby
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PEER = "location"
 _DEADLINE_S = 2.0
+_LEFT_OUT = 20
 
 
 class GrpcLocation:
@@ -44,6 +45,7 @@ class GrpcLocation:
             radius_m=radius_m,
             capabilities=capabilities,
             page_token=page_token,
+            max_left_out=_LEFT_OUT,
         )
         async with peer_errors(_PEER):
             reply = await self._stub.FindNearbyDrivers(request, timeout=_DEADLINE_S, metadata=self._token.metadata())
@@ -59,6 +61,10 @@ class GrpcLocation:
             complete=reply.complete,
             as_of_ms=reply.as_of_ms,
             next_page_token=reply.next_page_token,
+            left_out=tuple(
+                LeftOut(d.driver_id, pb.LeftOutReason.Name(d.reason).removeprefix("LEFT_OUT_REASON_"), d.distance_m)
+                for d in reply.left_out
+            ),
         )
 
     async def positions(self, city_id: CityId, driver_ids: Sequence[str]) -> dict[str, DriverPosition]:

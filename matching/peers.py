@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A driver near by whom location looked at and did not give, and why: "STALE" or "WRONG_CLASS"."""
+
+    driver_id: str
+    reason: str
+    distance_m: float
+
+
+@dataclass(frozen=True, slots=True)
 class Nearby:
     """Fresh available drivers near a place, nearest first, as columns of one length.
 
@@ -33,6 +42,7 @@ class Nearby:
     complete: bool
     as_of_ms: int
     next_page_token: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

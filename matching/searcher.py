@@ -154,6 +154,7 @@ class Searcher:
             as_of_ms=pages[0].as_of_ms,
             travel_times_version=eta_s.version,
             travel_times_fell_back=eta_s.fell_back,
+            left_out=tuple({each.driver_id: each for page in pages for each in page.left_out}.values()),
         )
 
     async def _claim(self, ride: Ride, consideration: Consideration) -> tuple[list[int], Consideration]:

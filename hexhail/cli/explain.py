@@ -218,18 +218,7 @@ class _Telling:
         table.add_column("outcome")
         for place, each in enumerate(search.candidates, 1):
             outcome, style = self._outcome(search, each)
-            table.add_row(
-                str(place),
-                each.driver_id,
-                _score(each.score_milli),
-                *(_score(each.parts.get(name, 0)) for name in parts),
-                f"{each.distance_m:,.0f}",
-                "" if each.not_offered_reason == "UNREACHABLE" else f"{each.pickup_eta_s:,}",
-                f"{each.rating_milli / 1000:.1f}",
-                f"{each.acceptance_milli / 10:.0f} %",
-                f"{each.idle_s / 60:.0f}",
-                Text(outcome, style),
-            )
+            table.add_row("" if each.left_out else str(place), each.driver_id, *_figures(each, parts), Text(outcome, style))
         return table
 
     def _outcome(self, search: SearchView, candidate: CandidateView) -> tuple[str, str]:
@@ -250,8 +239,24 @@ class _Telling:
             yield Text(f"Why not {absence.driver_id} in search {absence.search}? {why}", "bold")
 
 
+def _figures(candidate: CandidateView, parts: list[str]) -> list[str]:
+    """A candidate's score, its parts, and what the policy saw."""
+    away = f"{candidate.distance_m:,.0f}"
+    if candidate.left_out:
+        return ["", *("" for _ in parts), away, "", "", "", ""]
+    return [
+        _score(candidate.score_milli),
+        *(_score(candidate.parts.get(name, 0)) for name in parts),
+        away,
+        "" if candidate.not_offered_reason == "UNREACHABLE" else f"{candidate.pickup_eta_s:,}",
+        f"{candidate.rating_milli / 1000:.1f}",
+        f"{candidate.acceptance_milli / 10:.0f} %",
+        f"{candidate.idle_s / 60:.0f}",
+    ]
+
+
 def _of_search(search: SearchView) -> str:
-    times, found = search.travel_times_version or "unknown", len(search.candidates)
+    times, found = search.travel_times_version or "unknown", sum(not each.left_out for each in search.candidates)
     return (
         f"search {search.search}, phase {search.phase}: {found} drivers within {search.searched_radius_m:,.0f} m, "
         f"ranked by {search.policy}, travel times {times}"

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """A driver considered in one search. `parts` add up to the score; the reason is empty where an offer was made."""
+    """A driver considered in one search. `parts` add up to the score; the reason is empty where an offer was made.
+
+    left_out : by location already; nothing but the distance is known
+    """
 
     driver_id: str
     score_milli: int
@@ -24,6 +27,7 @@ class CandidateView:
     rating_milli: int
     acceptance_milli: int
     idle_s: int
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

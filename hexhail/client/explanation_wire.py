@@ -48,6 +48,7 @@ def _candidate(candidate: pb.ExplainedCandidate) -> CandidateView:
         rating_milli=candidate.rating_milli,
         acceptance_milli=candidate.acceptance_milli,
         idle_s=candidate.idle_s,
+        left_out=candidate.left_out,
     )
 
 

@@ -56,7 +56,8 @@ def explanation(**changes: Any) -> RideExplanation:
     """A ride that d1 declined, d2 and d3 let expire (d3 never saw it), and d4 was not asked for."""
     search = SearchView(
         1, 1, 2, T0, "eta", "", "", "road-1", False, 812.3, True, T0,
-        (candidate("d1"), candidate("d2"), candidate("d3"), candidate("d4", "OUTRANKED"), candidate("d5", "UNREACHABLE")),
+        (candidate("d1"), candidate("d2"), candidate("d3"), candidate("d4", "OUTRANKED"), candidate("d5", "UNREACHABLE"),
+         CandidateView("d6", 0, {}, "WRONG_CLASS", 77.0, 0, 0, 0, 0, left_out=True)),
     )  # fmt: skip
     made: dict[str, Any] = {
         "ride": RideView(RIDE_ID, "r1", "economy", (), RideState.EXPIRED, 5, 1_150, "USD", 1_200, T0, T0 + 5_000, None),
@@ -105,6 +106,7 @@ def test_a_timeline_says_who_was_asked_who_was_not_and_what_they_answered() -> N
     assert line_with(lines, "d3", "-60.5").endswith("expired after 5.0 s, never shown")
     assert line_with(lines, "d4").endswith("outranked")
     assert line_with(lines, "d5").endswith("unreachable")
+    assert line_with(lines, "d6").split() == ["d6", "77", "wrong", "class"]
     assert "d1 declines" in line_with(lines, "+2.000 s")
     assert "not answered in time by d2, d3 (never shown)  EXPIRED" in line_with(lines, "not answered")
     assert line_with(lines, "Why not d9").endswith("busy with gridport-other")

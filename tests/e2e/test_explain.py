@@ -15,7 +15,7 @@ from hexhail.kernel.geo import Place
 from hexhail.kernel.ids import mint
 from matching.policies import GROUP
 from matching.ranking import PolicyFailure
-from tests.e2e.people import MIDDLE, Passenger, phones
+from tests.e2e.people import MIDDLE, Passenger, Phone, phones
 from tests.e2e.test_phases import pass_time, row
 from tests.e2e.world import gridport, world_of
 
@@ -57,6 +57,10 @@ async def test_everybody_considered_is_explained_by_what_was_so(
         await busy.app.accept((await busy.next_offer()).offer_id)
         async with phones(world, row(4), names=["declines", "sleeps", "outranked", "off"]) as (declines, sleeps, third, off):
             await off.app.go_offline()
+            await world.operator().upsert_driver("cannot", ["xl"], 4_500)
+            cannot = Phone(world, world.driver("cannot"), Place(MIDDLE.lat + 0.0005, MIDDLE.lng))
+            await cannot.app.go_online()
+            await cannot.report()
             rider = Passenger(world, world.rider())
             ride = await rider.request()
             await declines.app.decline((await declines.next_offer()).offer_id)
@@ -72,18 +76,20 @@ async def test_everybody_considered_is_explained_by_what_was_so(
         "declines": "",
         "sleeps": "",
         "outranked": "OUTRANKED",
+        "cannot": "WRONG_CLASS",
     }
     assert {each.driver_id: each.not_offered_reason for each in second.candidates} == {
         "busy": "BUSY",
         "declines": "DECLINED_BEFORE",
         "sleeps": "OFFERED_BEFORE",
         "outranked": "",
+        "cannot": "WRONG_CLASS",
     }
-    assert [each.driver_id for each in first.candidates] == ["busy", "declines", "sleeps", "outranked"]
+    assert [each.driver_id for each in first.candidates] == ["busy", "declines", "sleeps", "outranked", "cannot"]
     for search in explained.searches:
         assert (search.policy, search.policy_failure, search.complete) == ("eta", "", True)
         assert search.travel_times_version == world.router.version
-        for each in search.candidates:
+        for each in (each for each in search.candidates if not each.left_out):
             assert each.parts == {"pickup_eta": each.score_milli}
             assert each.score_milli == pytest.approx(-1000 * each.pickup_eta_s, abs=501)
     courses = {offer.driver_id: offer for offer in explained.offers}

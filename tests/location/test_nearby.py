@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from hexhail.kernel import geo
 from hexhail.kernel.geo import Place
-from location.model import RECORD, Availability, IndexedDrivers, NearbyQuestion, Occupancy
-from location.nearby import NearbyParams, Surroundings, neighbourhood_of, plan_reading, select
+from location.model import RECORD, Availability, IndexedDrivers, LeftOutReason, NearbyQuestion, Occupancy
+from location.nearby import NearbyParams, Surroundings, left_out, neighbourhood_of, plan_reading, select
 from location.records import pack_states
 from tests.location.world import CENTRE, LIMIT_MS, NOON_MS, fix_message, fix_row, gridport, packed, state
 
@@ -57,6 +58,38 @@ def test_each_case_holds_for_the_pure_selection(case: dict[str, Any]) -> None:
     found, distance_mm = select(drivers, question, NOON_MS)
     assert [driver_id.decode() for driver_id in found.driver_ids][: question.max_drivers] == case["found"]
     assert (np.diff(distance_mm) >= 0).all()
+
+
+def near(*drivers: tuple[str, float, int, dict[str, Any]]) -> IndexedDrivers:
+    """Drivers so far north of the middle, whose fix is so old, with a state of their own."""
+    rows = [fix_row(CENTRE[0] + north_deg, CENTRE[1], at_ms=NOON_MS - age_ms) for _, north_deg, age_ms, _ in drivers]
+    records = np.zeros(len(drivers), dtype=RECORD)
+    records["position"] = packed(np.concatenate(rows))
+    records["state"] = pack_states([said_of({"id": name, **said}) for name, _, _, said in drivers])
+    return IndexedDrivers([name.encode() for name, _, _, _ in drivers], records)
+
+
+def test_whoever_is_near_and_no_answer_is_told_with_the_reason_nearest_first() -> None:
+    drivers = near(
+        ("answer", 0.001, 0, {}),
+        ("stale", 0.004, LIMIT_MS + 1, {"capabilities": ["xl"]}),
+        ("able_to_do_else", 0.003, 0, {"capabilities": ["xl"]}),
+        ("low", 0.002, 0, {"rating_milli": 100}),
+        ("excluded", 0.0025, 0, {}),
+        ("on_ride", 0.001, LIMIT_MS + 1, {"availability": "ON_RIDE"}),
+        ("beyond", 0.02, LIMIT_MS + 1, {}),
+    )
+    mask = CITY.capability_mask(["economy"])
+    question = NearbyQuestion(Place(*CENTRE), 10, 5_000.0, mask, 1_000, frozenset({"excluded"}), LIMIT_MS, max_left_out=3)
+    told = left_out(drivers, question, 1_000_000, NOON_MS)
+    assert [(each.driver_id, each.reason) for each in told] == [
+        ("low", LeftOutReason.RATED_TOO_LOW),
+        ("excluded", LeftOutReason.EXCLUDED),
+        ("able_to_do_else", LeftOutReason.WRONG_CLASS),
+    ]
+    everybody = left_out(drivers, replace(question, max_left_out=100), 1_000_000, NOON_MS)
+    assert [(each.driver_id, each.reason) for each in everybody[3:]] == [("stale", LeftOutReason.STALE)]
+    assert left_out(drivers, replace(question, max_left_out=0), 1_000_000, NOON_MS) == ()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])

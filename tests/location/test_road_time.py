@@ -201,6 +201,7 @@ async def test_by_distance_nothing_is_timed(timed: World) -> None:
     ("asked", "field"),
     [
         ({"order_by": 7}, "order_by"),
+        ({"max_left_out": 101}, "max_left_out"),
         ({"order_by": pb.NEARBY_ORDER_ROAD_TIME, "page_token": "MTAvZDE="}, "page_token"),
     ],
 )

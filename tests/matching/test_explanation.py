@@ -163,6 +163,16 @@ def test_what_never_changed_is_as_it_is_now_and_what_changed_since_is_not_known(
     assert DriverHistory("d7", offline, (DriverChange(AT_MS + 1, online=False),)).at(AT_MS).online is None
 
 
+def test_whom_a_later_search_found_farther_away_was_out_of_the_earlier_ones_radius() -> None:
+    ride, log = logged(plan(searching(), "d1"), OfferAccepted("o-d1"), DriverCancelled("d1"), plan(searching(), "d2"))
+    searched = [replace(event.search, searched_radius_m=100.0) if event.search else None for event in log]
+    far = [replace(search, candidates=()) if search and not any(searched[:n]) else search for n, search in enumerate(searched)]
+    explanation = explain(ride, [replace(event, search=search) for event, search in zip(log, far, strict=True)])
+    assert explanation.searches[1].candidates[0].distance_m == 500.0
+    reasons = [each.reason for each in absences(explanation, DriverHistory("d1", NOW_GOOD), ["economy"])]
+    assert reasons == [Absent.OUT_OF_RADIUS, ""]
+
+
 def test_a_candidate_is_told_by_its_own_reason() -> None:
     ride, log = logged(plan(searching(), "d1"))
     (absence,) = absences(explain(ride, log), DriverHistory("d1", NOW_GOOD, (), (Bound("r9", AT_MS - 5, None),)), ["economy"])

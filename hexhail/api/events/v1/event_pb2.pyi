@@ -314,6 +314,7 @@ class CandidatesRanked(_message.Message):
     POLICY_FELL_BACK_FIELD_NUMBER: _builtins.int
     FAILED_POLICY_FIELD_NUMBER: _builtins.int
     POLICY_FAILURE_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     policy: _builtins.str
     searched_radius_m: _builtins.float
@@ -351,6 +352,10 @@ class CandidatesRanked(_message.Message):
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePartColumn]:
         """What each score is made of; they add up to score_milli."""
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriverLeftOut]:
+        """Some of those near by who were no candidates at all: location had looked at them."""
+
     def __init__(
         self,
         *,
@@ -372,14 +377,43 @@ class CandidatesRanked(_message.Message):
         policy_fell_back: _builtins.bool = ...,
         failed_policy: _builtins.str = ...,
         policy_failure: _builtins.str = ...,
+        left_out: _abc.Iterable[Global___DriverLeftOut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "failed_policy", b"failed_policy", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "policy_failure", b"policy_failure", "policy_fell_back", b"policy_fell_back", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "as_of_ms", b"as_of_ms", "complete", b"complete", "distance_mm", b"distance_mm", "driver_id", b"driver_id", "failed_policy", b"failed_policy", "idle_s", b"idle_s", "left_out", b"left_out", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_ms", b"pickup_eta_ms", "policy", b"policy", "policy_failure", b"policy_failure", "policy_fell_back", b"policy_fell_back", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CandidatesRanked: _TypeAlias = CandidatesRanked  # noqa: Y015
+
+@_typing.final
+class DriverLeftOut(_message.Message):
+    """An available driver near by who was no candidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DISTANCE_MM_FIELD_NUMBER: _builtins.int
+    driver_id: _builtins.str
+    reason: _builtins.str
+    """"STALE" (not heard of lately) or "WRONG_CLASS" (cannot serve the product)."""
+    distance_mm: _builtins.int
+    def __init__(
+        self,
+        *,
+        driver_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        distance_mm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance_mm", b"distance_mm", "driver_id", b"driver_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriverLeftOut: _TypeAlias = DriverLeftOut  # noqa: Y015
 
 @_typing.final
 class ScorePartColumn(_message.Message):

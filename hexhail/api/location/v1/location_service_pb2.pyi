@@ -22,6 +22,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LeftOutReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeftOutReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOutReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEFT_OUT_REASON_UNSPECIFIED: _LeftOutReason.ValueType  # 0
+    LEFT_OUT_REASON_STALE: _LeftOutReason.ValueType  # 1
+    """Silent for longer than max_age_ms."""
+    LEFT_OUT_REASON_WRONG_CLASS: _LeftOutReason.ValueType  # 2
+    """Lacks one of the capabilities."""
+    LEFT_OUT_REASON_RATED_TOO_LOW: _LeftOutReason.ValueType  # 3
+    """Rated below min_rating_milli."""
+    LEFT_OUT_REASON_EXCLUDED: _LeftOutReason.ValueType  # 4
+    """One of excluded_driver_ids."""
+
+class LeftOutReason(_LeftOutReason, metaclass=_LeftOutReasonEnumTypeWrapper):
+    """Why a driver within the radius is no answer."""
+
+LEFT_OUT_REASON_UNSPECIFIED: LeftOutReason.ValueType  # 0
+LEFT_OUT_REASON_STALE: LeftOutReason.ValueType  # 1
+"""Silent for longer than max_age_ms."""
+LEFT_OUT_REASON_WRONG_CLASS: LeftOutReason.ValueType  # 2
+"""Lacks one of the capabilities."""
+LEFT_OUT_REASON_RATED_TOO_LOW: LeftOutReason.ValueType  # 3
+"""Rated below min_rating_milli."""
+LEFT_OUT_REASON_EXCLUDED: LeftOutReason.ValueType  # 4
+"""One of excluded_driver_ids."""
+Global___LeftOutReason: _TypeAlias = LeftOutReason  # noqa: Y015
+
 class _NearbyOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -326,6 +356,7 @@ class FindNearbyDriversRequest(_message.Message):
     MAX_AGE_MS_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    MAX_LEFT_OUT_FIELD_NUMBER: _builtins.int
     city_id: _builtins.str
     max_drivers: _builtins.int
     """How many, 1 to 1,000; 0 means 10."""
@@ -339,6 +370,8 @@ class FindNearbyDriversRequest(_message.Message):
     """From an earlier answer to the same question: goes on behind it. By distance only."""
     order_by: Global___NearbyOrder.ValueType
     """By distance where nothing is said. By road time only in a city that has travel times."""
+    max_left_out: _builtins.int
+    """Also tell of so many drivers who were looked at and are no answer, nearest first, at most 100; 0 for none. By distance only."""
     @_builtins.property
     def position(self) -> _geo_pb2.LatLng: ...
     @_builtins.property
@@ -362,14 +395,40 @@ class FindNearbyDriversRequest(_message.Message):
         max_age_ms: _builtins.int = ...,
         page_token: _builtins.str = ...,
         order_by: Global___NearbyOrder.ValueType = ...,
+        max_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "city_id", b"city_id", "excluded_driver_ids", b"excluded_driver_ids", "max_age_ms", b"max_age_ms", "max_drivers", b"max_drivers", "min_rating_milli", b"min_rating_milli", "order_by", b"order_by", "page_token", b"page_token", "position", b"position", "radius_m", b"radius_m"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "city_id", b"city_id", "excluded_driver_ids", b"excluded_driver_ids", "max_age_ms", b"max_age_ms", "max_drivers", b"max_drivers", "max_left_out", b"max_left_out", "min_rating_milli", b"min_rating_milli", "order_by", b"order_by", "page_token", b"page_token", "position", b"position", "radius_m", b"radius_m"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindNearbyDriversRequest: _TypeAlias = FindNearbyDriversRequest  # noqa: Y015
+
+@_typing.final
+class LeftOutDriver(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DISTANCE_M_FIELD_NUMBER: _builtins.int
+    driver_id: _builtins.str
+    reason: Global___LeftOutReason.ValueType
+    distance_m: _builtins.float
+    def __init__(
+        self,
+        *,
+        driver_id: _builtins.str = ...,
+        reason: Global___LeftOutReason.ValueType = ...,
+        distance_m: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance_m", b"distance_m", "driver_id", b"driver_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutDriver: _TypeAlias = LeftOutDriver  # noqa: Y015
 
 @_typing.final
 class FindNearbyDriversResponse(_message.Message):
@@ -383,6 +442,7 @@ class FindNearbyDriversResponse(_message.Message):
     TRAVEL_TIMES_VERSION_FIELD_NUMBER: _builtins.int
     TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
     ORDER_CUT_SHORT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """False where something was not read or not known (states not told since a restart, say): more drivers may be there."""
     searched_radius_m: _builtins.float
@@ -400,6 +460,12 @@ class FindNearbyDriversResponse(_message.Message):
     """
     @_builtins.property
     def drivers(self) -> _containers.RepeatedCompositeFieldContainer[_driver_position_pb2.NearbyDriver]: ...
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutDriver]:
+        """Where asked for: available drivers no farther away than searched_radius_m who are no answer. Others may be: who is on a ride or
+        offline is not looked at.
+        """
+
     def __init__(
         self,
         *,
@@ -411,10 +477,11 @@ class FindNearbyDriversResponse(_message.Message):
         travel_times_version: _builtins.str = ...,
         travel_times_fell_back: _builtins.bool = ...,
         order_cut_short: _builtins.bool = ...,
+        left_out: _abc.Iterable[Global___LeftOutDriver] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "complete", b"complete", "drivers", b"drivers", "next_page_token", b"next_page_token", "order_cut_short", b"order_cut_short", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back", "travel_times_version", b"travel_times_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ms", b"as_of_ms", "complete", b"complete", "drivers", b"drivers", "left_out", b"left_out", "next_page_token", b"next_page_token", "order_cut_short", b"order_cut_short", "searched_radius_m", b"searched_radius_m", "travel_times_fell_back", b"travel_times_fell_back", "travel_times_version", b"travel_times_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1210,6 +1210,7 @@ class ExplainedCandidate(_message.Message):
     RATING_MILLI_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_MILLI_FIELD_NUMBER: _builtins.int
     IDLE_S_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     phase: _builtins.int
     driver_id: _builtins.str
     at_ms: _builtins.int
@@ -1226,6 +1227,8 @@ class ExplainedCandidate(_message.Message):
     """Share of offers accepted, thousandths."""
     idle_s: _builtins.int
     """How long the driver had been free."""
+    left_out: _builtins.bool
+    """Location had looked at the driver and left it out, for not_offered_reason: "STALE" or "WRONG_CLASS". Nothing but the distance is known."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScorePart]: ...
     def __init__(
@@ -1243,10 +1246,11 @@ class ExplainedCandidate(_message.Message):
         rating_milli: _builtins.int = ...,
         acceptance_milli: _builtins.int = ...,
         idle_s: _builtins.int = ...,
+        left_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "at_ms", b"at_ms", "distance_m", b"distance_m", "driver_id", b"driver_id", "idle_s", b"idle_s", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_s", b"pickup_eta_s", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_milli", b"acceptance_milli", "at_ms", b"at_ms", "distance_m", b"distance_m", "driver_id", b"driver_id", "idle_s", b"idle_s", "left_out", b"left_out", "not_offered_reason", b"not_offered_reason", "parts", b"parts", "phase", b"phase", "pickup_eta_s", b"pickup_eta_s", "rating_milli", b"rating_milli", "score_milli", b"score_milli", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1388,8 +1392,8 @@ class ExplainedAbsence(_message.Message):
     driver_id: _builtins.str
     reason: _builtins.str
     """As in not_offered_reason for a candidate, and empty where the search did ask. Of a driver whom the search did not find, what the
-    log says of that moment: "SUSPENDED", "OFFLINE", "BUSY", "WRONG_CLASS", or else "NOT_FOUND": out of the radius, farther away than
-    enough others, or silent.
+    log says of that moment: "SUSPENDED", "OFFLINE", "BUSY", "WRONG_CLASS"; "OUT_OF_RADIUS" where another search of the ride found it
+    farther away than this one looked; or else "NOT_FOUND": out of the radius, farther away than enough others, or silent.
     """
     ride_id: _builtins.str
     """The ride that the driver was on."""
