@@ -1,4 +1,8 @@
-"""What is due? PostgreSQL holds every deadline; local timers are prompt, and a sweep every second forgets nobody."""
+"""What is due? PostgreSQL holds every deadline; local timers are prompt, and a sweep twice a second forgets nobody.
+
+Whoever acts on a ride has leased it. A worker that dies with it in its hands delays it by the lease and a sweep at the most, which
+is less than 2 s; a living one that needs longer keeps its lease.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from matching.lateness import Lateness
 from matching.model import OPEN, DeadlinePassed, RiderFoundBusy, RideState
 from matching.offers import search_is_over
 from matching.pickup_times import PickupTimes
+from matching.store import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +33,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_LEASE_MS = 2_000
-_SWEEP_PERIOD_S = 1.0
+LEASE_MS = 1_000
+SWEEP_PERIOD_S = 0.5
+_SWEEPS_AT_ONCE = 4
+"""One that waits for a peer which does not answer holds up no other ride."""
 _TIMER_HORIZON_MS = 60_000
 _BATCH = 64
 
@@ -50,7 +57,8 @@ class Timekeeper:
         self._timers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
-        self._in_hand: set[str] = set()
+        self._in_hand: dict[str, Ride] = {}
+        self._sweeps: set[asyncio.Task[int]] = set()
         changer.on_change = self.notice
 
     def notice(self, ride: Ride) -> None:
@@ -77,24 +85,37 @@ class Timekeeper:
         """Acts on all rides that are overdue and that nobody has in hand; how many?"""
         count = 0
         while True:
-            due = await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, _BATCH)
+            due = await self._rides.lease_due(self._clock.now_ms(), LEASE_MS, _BATCH)
             await asyncio.gather(*(self._act(ride) for ride in due))
             count += len(due)
             if len(due) < _BATCH:
                 return count
 
     async def run(self) -> None:
-        """Sweeps every second, for ever."""
-        while True:
-            try:
-                await self.sweep()
-            except DomainError as error:
-                log.warning("sweep postponed", reason=error.reason)
-            await self._clock.sleep(_SWEEP_PERIOD_S)
+        """Sweeps twice a second, for ever."""
+        try:
+            while True:
+                if len(self._sweeps) < _SWEEPS_AT_ONCE:
+                    sweep = asyncio.create_task(self.sweep(), name="sweep")
+                    self._sweeps.add(sweep)
+                    sweep.add_done_callback(self._swept)
+                await self._clock.sleep(SWEEP_PERIOD_S)
+                await self._keep_leases()
+        finally:
+            await end(self._sweeps)
 
     async def close(self) -> None:
         """Stops the local timers: other workers, or the next start, go on from PostgreSQL."""
         await end(self._timers)
+
+    async def _keep_leases(self) -> None:
+        """What takes longer than a lease is nobody else's yet."""
+        if not self._in_hand:
+            return
+        try:
+            await self._rides.keep_leased(list(self._in_hand.values()), self._clock.now_ms() + LEASE_MS)
+        except (DomainError, Conflict) as error:
+            log.warning("leases not kept: others may act on the same rides", error=str(error))
 
     async def _ring(self, ride_id: str, wait_ms: int) -> None:
         if wait_ms > 0:
@@ -103,7 +124,7 @@ class Timekeeper:
             del self._sleeping[ride_id]
         structlog.contextvars.unbind_contextvars("caller")  # whoever set the timer is not who acts now
         try:
-            for ride in await self._rides.lease_due(self._clock.now_ms(), _LEASE_MS, 1, ride_id):
+            for ride in await self._rides.lease_due(self._clock.now_ms(), LEASE_MS, 1, ride_id):
                 await self._act(ride)
         except DomainError as error:
             log.warning("timer left to the sweep", reason=error.reason, ride_id=ride_id)
@@ -111,7 +132,7 @@ class Timekeeper:
     async def _act(self, ride: Ride) -> None:
         if ride.ride_id in self._in_hand:
             return  # its lease ran out while it is still being searched here
-        self._in_hand.add(ride.ride_id)
+        self._in_hand[ride.ride_id] = ride
         if ride.state in OPEN and ride.next_deadline_ms is not None:
             self.lateness.see(ride.next_deadline_ms, self._clock.now_ms())
         try:
@@ -127,7 +148,7 @@ class Timekeeper:
             log.exception("deadline failed", ride_id=ride.ride_id)
             raise
         finally:
-            self._in_hand.discard(ride.ride_id)
+            del self._in_hand[ride.ride_id]
 
     async def _begin_search(self, ride: Ride) -> None:
         """A scheduled ride's deadline: the fence, which lets a rider have one active ride, may refuse it the search."""
@@ -138,6 +159,15 @@ class Timekeeper:
             if refusal.reason is not Reason.RIDER_BUSY:
                 raise
             await self._changer.change(self._changer.ride(ride.ride_id), RiderFoundBusy(), "system")
+
+    def _swept(self, done: asyncio.Task[int]) -> None:
+        self._sweeps.discard(done)
+        if done.cancelled() or (error := done.exception()) is None:
+            return
+        if isinstance(error, DomainError):
+            log.warning("sweep postponed", reason=error.reason)
+        else:
+            log.error("sweep failed", exc_info=error)
 
     def _forget(self, done: asyncio.Task[None]) -> None:
         self._timers.discard(done)
