@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 _POOL_SIZE = 16
 _SESSION_RENEWAL_S = 5.0
+_REMINDER_S = 2.0
 _HOUSEKEEPING_S = 3600.0
 DAY_MS = 24 * 3600 * 1000
 EVENTS_KEPT_DAYS = 30
@@ -207,6 +208,7 @@ async def running(
             **tracker.loops(),
             **minder.loops(),
             **loops_of(sources),
+            **{f"reminder {city_id}": every(_REMINDER_S, partial(watcher.remind, city_id), clock) for city_id in params},
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
             **{f"relay {city_id}": relay.run for city_id, relay in relays.items()},
             "reconciler": reconciler.run,

@@ -1,7 +1,9 @@
 """Who must look again? After each commit the watchers of the ride and of its drivers are woken, on this worker and on all others.
 
 On the worker that has committed a ride they are given it. Between workers a notice carries no state: whoever is woken reads
-PostgreSQL. One lost with Valkey is made good when the subscription is back, by waking everybody.
+PostgreSQL. One lost with Valkey is made good when the subscription is back, by waking everybody. One
+that died with its worker between commit and notice is made good by looks at PostgreSQL every few seconds: `Watcher.remind` for
+offers, `Tracker` for rides.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hexhail.kernel.errors import DomainError
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.5
+_QUIET_S = 5.0
+"""When nothing has come for so long, the line is asked whether it is there."""
 
 
 class Notices:
@@ -86,15 +91,21 @@ class Notices:
             log.warning("notice not sent", error=error.message)
 
     async def listen(self) -> None:
-        """Hears the notices of other workers, for ever."""
+        """Hears the notices of other workers, for ever. A line that has gone dead without a word is noticed by its silence."""
         while True:
-            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            pubsub = self._redis.pubsub()
             try:
                 await pubsub.ssubscribe(*(keys.notices(city.city_id) for city in self._cities))
                 self._wake(tuple(self._watchers))
+                asked = False
                 while True:
-                    message = await pubsub.get_message(timeout=None)
-                    if message is not None:
+                    message = await pubsub.get_message(timeout=_QUIET_S)
+                    if message is None and asked:
+                        raise RedisConnectionError(f"no answer within {_QUIET_S:g} s")
+                    asked = message is None
+                    if message is None:
+                        await pubsub.ping()
+                    elif message["type"] == "smessage":
                         worker_id, *subjects = message["data"].decode().split("\n")
                         if worker_id != self._worker_id:
                             self._wake(subjects)

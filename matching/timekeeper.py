@@ -1,7 +1,7 @@
 """What is due? PostgreSQL holds every deadline; local timers are prompt, and a sweep twice a second forgets nobody.
 
-Whoever acts on a ride has leased it. A worker that dies with it in its hands delays it by the lease and a sweep at the most, which
-is less than 2 s; a living one that needs longer keeps its lease.
+Whoever acts on a ride has leased it. A worker that dies with it in its hands delays it by the lease and a sweep at the most: less
+than 2 s. A living one that needs longer keeps its lease.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Woken by notices: with the ride where this worker has committed it, else to read
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,13 @@ class _OffersMail:
     """The same for a driver's phone."""
 
     event: asyncio.Event
+    city_id: CityId
     driver_id: str
     must_read: bool = True
     news: dict[str, tuple[Ride, Offer]] = field(default_factory=dict)
     driver_changed: bool = False
+    live: frozenset[str] = frozenset()
+    """The live offers that the phone knows of."""
 
     def on_offers(self, ride: Ride | None = None) -> None:
         if ride is None:
@@ -98,12 +102,17 @@ class Watcher:
         self._sessions = sessions
         self._tracker = tracker
         self._remembered = remembered
+        self._phones: dict[str, _OffersMail] = {}
 
     async def ride(self, ride: Ride, after_version: int) -> AsyncIterator[Ride | Track]:
-        """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final."""
+        """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final. `ride` is as read.
+
+        Each is the newest at its moment: who reads slowly misses some in between, and never the last. A watcher who knows of a
+        later version than there is (PostgreSQL lost some) is told what is.
+        """
         known = self._remembered.ride(ride.ride_id)
         mail = _RideMail(asyncio.Event(), must_read=known is None, ride=known)
-        version = after_version
+        version = after_version if after_version <= ride.version else 0
         with (
             self._notices.watch(ride.ride_id, mail.on_ride),
             self._tracker.follow(ride, mail.on_track, mail.on_ride) as followed,
@@ -136,7 +145,7 @@ class Watcher:
             raise DomainError(Reason.DRIVER_OFFLINE, "go online first", driver_id=driver_id)
         if driver.suspended:
             raise DomainError(Reason.DRIVER_SUSPENDED, "an operator has to lift it", driver_id=driver_id)
-        mail = _OffersMail(asyncio.Event(), driver_id)
+        mail = self._phones[stream_id] = _OffersMail(asyncio.Event(), city_id, driver_id)
         with (
             self._notices.watch(offers_subject(city_id, driver_id), mail.on_offers),
             self._notices.watch(driver_subject(city_id, driver_id), mail.on_driver),
@@ -147,7 +156,20 @@ class Watcher:
                 async for seen in self._offers_as_they_change(city_id, driver_id, stream_id, mail):
                     yield seen
             finally:
+                del self._phones[stream_id]
                 await self._sessions.close(city_id, driver_id, stream_id)
+
+    async def remind(self, city_id: CityId) -> None:
+        """Wakes phones that know of other offers than there are: the notice was lost. Raises STORE_UNAVAILABLE."""
+        phones = [mail for mail in self._phones.values() if mail.city_id == city_id]
+        if not phones:
+            return
+        live: defaultdict[str, set[str]] = defaultdict(set)
+        for driver_id, offer_id, _ in await self._rides.all_live_offers(city_id):
+            live[driver_id].add(offer_id)
+        for mail in phones:
+            if mail.live != live.get(mail.driver_id, frozenset()):
+                mail.on_offers()
 
     async def _offers_as_they_change(
         self, city_id: CityId, driver_id: str, stream_id: str, mail: _OffersMail
@@ -175,6 +197,7 @@ class Watcher:
                     shown[offer.offer_id] = _unshown(offer)
                 else:
                     del shown[offer.offer_id]
+            mail.live = frozenset(shown)
             if changed or snapshot:
                 yield OffersSeen(snapshot, changed)
                 snapshot = False

@@ -281,7 +281,7 @@ class WatchRideRequest(_message.Message):
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     ride_id: _builtins.str
     after_version: _builtins.int
-    """Only versions after this one; 0 begins with the ride as it is."""
+    """Only versions after this one; 0 begins with the ride as it is, and so does a version that the ride has not reached."""
     def __init__(
         self,
         *,

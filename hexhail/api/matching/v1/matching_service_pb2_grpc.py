@@ -219,8 +219,10 @@ class MatchingServiceServicer:
 
     def WatchRide(self, request, context):
         """A ride's states by version, and between them the driver's position and ETA (its rider, its driver, operators). Begins with
-        the ride as it is; ends with OK once the ride is final; may end with OK earlier (drain): watch again. Fails with RIDE_NOT_FOUND
-        (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
+        the ride as it is, or where that was seen, with the next version; ends with OK once the ride is final; may end with OK earlier
+        (drain): watch again after the version that was seen last. Each ride is whole, and the newest at its moment: a slow reader, or
+        one that comes back, is not sent all versions in between, and never misses the last. The log of events has every version.
+        Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

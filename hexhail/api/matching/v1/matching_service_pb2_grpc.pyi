@@ -58,8 +58,10 @@ class MatchingServiceStub:
     """
     WatchRide: _grpc.UnaryStreamMultiCallable[_matching_service_pb2.WatchRideRequest, _matching_service_pb2.WatchRideResponse]
     """A ride's states by version, and between them the driver's position and ETA (its rider, its driver, operators). Begins with
-    the ride as it is; ends with OK once the ride is final; may end with OK earlier (drain): watch again. Fails with RIDE_NOT_FOUND
-    (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
+    the ride as it is, or where that was seen, with the next version; ends with OK once the ride is final; may end with OK earlier
+    (drain): watch again after the version that was seen last. Each ride is whole, and the newest at its moment: a slow reader, or
+    one that comes back, is not sent all versions in between, and never misses the last. The log of events has every version.
+    Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
     """
     GoOnline: _grpc.UnaryUnaryMultiCallable[_matching_service_pb2.GoOnlineRequest, _matching_service_pb2.GoOnlineResponse]
     """The driver is ready for offers (role driver). Fails with DRIVER_NOT_FOUND (NOT_FOUND), DRIVER_SUSPENDED (FAILED_PRECONDITION)."""
@@ -155,8 +157,10 @@ class MatchingServiceAsyncStub(MatchingServiceStub):
     """
     WatchRide: _aio.UnaryStreamMultiCallable[_matching_service_pb2.WatchRideRequest, _matching_service_pb2.WatchRideResponse]  # type: ignore[assignment]
     """A ride's states by version, and between them the driver's position and ETA (its rider, its driver, operators). Begins with
-    the ride as it is; ends with OK once the ride is final; may end with OK earlier (drain): watch again. Fails with RIDE_NOT_FOUND
-    (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
+    the ride as it is, or where that was seen, with the next version; ends with OK once the ride is final; may end with OK earlier
+    (drain): watch again after the version that was seen last. Each ride is whole, and the newest at its moment: a slow reader, or
+    one that comes back, is not sent all versions in between, and never misses the last. The log of events has every version.
+    Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
     """
     GoOnline: _aio.UnaryUnaryMultiCallable[_matching_service_pb2.GoOnlineRequest, _matching_service_pb2.GoOnlineResponse]  # type: ignore[assignment]
     """The driver is ready for offers (role driver). Fails with DRIVER_NOT_FOUND (NOT_FOUND), DRIVER_SUSPENDED (FAILED_PRECONDITION)."""
@@ -285,8 +289,10 @@ class MatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_matching_service_pb2.WatchRideResponse], _abc.AsyncIterator[_matching_service_pb2.WatchRideResponse]]:
         """A ride's states by version, and between them the driver's position and ETA (its rider, its driver, operators). Begins with
-        the ride as it is; ends with OK once the ride is final; may end with OK earlier (drain): watch again. Fails with RIDE_NOT_FOUND
-        (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
+        the ride as it is, or where that was seen, with the next version; ends with OK once the ride is final; may end with OK earlier
+        (drain): watch again after the version that was seen last. Each ride is whole, and the newest at its moment: a slow reader, or
+        one that comes back, is not sent all versions in between, and never misses the last. The log of events has every version.
+        Fails with RIDE_NOT_FOUND (NOT_FOUND), NOT_YOURS (PERMISSION_DENIED).
         """
 
     @_abc_1.abstractmethod
