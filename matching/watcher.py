@@ -105,10 +105,12 @@ class Watcher:
         self._phones: dict[str, _OffersMail] = {}
 
     async def ride(self, ride: Ride, after_version: int) -> AsyncIterator[Ride | Track]:
-        """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final. `ride` is as read.
+        """The ride's versions after this one, and between them its driver's tracks; ends once the ride is final.
 
         Each is the newest at its moment: who reads slowly misses some in between, and never the last. A watcher who knows of a
         later version than there is (PostgreSQL lost some) is told what is.
+
+        ride : as PostgreSQL has it, not as it is remembered
         """
         known = self._remembered.ride(ride.ride_id)
         mail = _RideMail(asyncio.Event(), must_read=known is None, ride=known)
