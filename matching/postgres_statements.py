@@ -1,5 +1,12 @@
 """The SQL of matching. What must hold whatever happens, holds here: conditional updates and unique indexes."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _DRIVER_COLUMNS = """
        d.*,
        (SELECT a.ride_id FROM matching.assignments a
@@ -132,13 +139,6 @@ UPDATE matching.rides
  WHERE ride_id = $1 AND version = $2
 """
 
-UPSERT_OFFER = """
-INSERT INTO matching.offers (offer_id, ride_id, city_id, driver_id, phase, state, made_at_ms, expires_at_ms, shown_at_ms,
-                             pickup_eta_s, pickup_distance_m)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-ON CONFLICT (offer_id) DO UPDATE SET state = EXCLUDED.state, shown_at_ms = EXCLUDED.shown_at_ms
-"""
-
 INSERT_ASSIGNMENT = """
 INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms) VALUES ($1, $2, $3, $4)
 """
@@ -164,6 +164,52 @@ ON CONFLICT (city_id, actor, request_id) DO UPDATE
    SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
  WHERE r.answered_at_ms <= $7
 """
+
+_REQUEST_TYPES = ("text", "text", "text", "bytea", "bytea", "bigint", "bigint")
+_OFFER_TYPES = ("text", "text", "integer", "text", "bigint", "bigint", "bigint", "integer", "integer")
+_EVENT_TYPES = ("integer", "text", "bytea")
+REPEATED, CHANGED = "REPEATED", "CHANGED"
+"""Why a whole change is refused: its request is answered already; the ride is no longer at the version that was decided upon."""
+
+
+def whole_change(ride: str, values: int) -> str:
+    """One statement, and one round trip, that makes a change of a ride true with its offers, events and answer; or nothing of it.
+
+    ride : INSERT_RIDE or UPDATE_RIDE, with so many `values`. Behind them come city, ride, version and time of the change; the
+        values of INSERT_REQUEST, all null where there is no request; the offers' columns and the events' columns, as arrays.
+    A word that is no boolean undoes everything, and says why.
+    """
+    first = values + 1
+    city, ride_id, version, at_ms = (f"${first + number}" for number in range(4))
+    request = _numbered(first + 4, _REQUEST_TYPES)
+    offers = _numbered(first + 11, _OFFER_TYPES, "[]")
+    events = _numbered(first + 20, _EVENT_TYPES, "[]")
+    return f"""
+WITH changed AS ({ride} RETURNING 1),
+asked AS (
+    INSERT INTO matching.requests AS r (city_id, actor, request_id, body_digest, answer, answered_at_ms)
+    SELECT {", ".join(request[:6])} WHERE {request[2]} IS NOT NULL
+    ON CONFLICT (city_id, actor, request_id) DO UPDATE
+       SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
+     WHERE r.answered_at_ms <= {request[6]}
+    RETURNING 1),
+offered AS (
+    INSERT INTO matching.offers (city_id, ride_id, offer_id, driver_id, phase, state, made_at_ms, expires_at_ms, shown_at_ms,
+                                 pickup_eta_s, pickup_distance_m)
+    SELECT {city}, {ride_id}, o.* FROM unnest({", ".join(offers)}) AS o
+    ON CONFLICT (offer_id) DO UPDATE SET state = EXCLUDED.state, shown_at_ms = EXCLUDED.shown_at_ms),
+logged AS (
+    INSERT INTO matching.outbox (city_id, aggregate_id, version, at_ms, index, kind, envelope)
+    SELECT {city}, {ride_id}, {version}, {at_ms}, e.* FROM unnest({", ".join(events)}) AS e)
+SELECT (CASE WHEN {request[2]} IS NOT NULL AND NOT EXISTS (SELECT FROM asked) THEN '{REPEATED}'
+             WHEN NOT EXISTS (SELECT FROM changed) THEN '{CHANGED}'
+             ELSE 'true' END)::boolean
+"""  # noqa: S608 - constants only
+
+
+def _numbered(first: int, types: Sequence[str], of: str = "") -> list[str]:
+    return [f"${first + number}::{kind}{of}" for number, kind in enumerate(types)]
+
 
 FORGET_REQUESTS = "DELETE FROM matching.requests WHERE answered_at_ms <= $1"
 

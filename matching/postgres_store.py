@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 REPEATS_KEPT_MS = 24 * 3600 * MS_PER_S
 _PAGE = 1_000
 
+_NO_REQUEST = (None,) * 7
+_OFFER_COLUMNS, _EVENT_COLUMNS = 9, 3
+
 _UNIQUE: dict[str, Reason] = {
     "rides_one_active_per_rider": Reason.RIDER_BUSY,
     "rides_quote_used_once": Reason.QUOTE_USED,
@@ -133,8 +136,13 @@ class PostgresStore:
         """
         self.counts.commits += 1
         try:
-            async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
-                touched = await self._commit(connection, change)
+            async with postgres_errors(), self._pool.acquire() as connection:
+                if not self._has_more(change):
+                    await self._make_true(connection, change)
+                    touched = []
+                else:
+                    async with connection.transaction():
+                        touched = await self._commit(connection, change)
         except Conflict:
             self.counts.rejected_commits += 1
             raise
@@ -147,31 +155,41 @@ class PostgresStore:
         self.on_commit(change.decision.ride.city_id)
         return touched
 
+    def _has_more(self, change: Change) -> bool:
+        """Does it touch drivers too? All else is one statement."""
+        known = {offer.offer_id for offer in change.before.offers} if change.before else set()
+        made = any(offer.offer_id not in known for offer in change.decision.ride.offers)
+        bound = any(fact.kind in (FactKind.ASSIGNMENT_BEGAN, FactKind.ASSIGNMENT_ENDED) for fact in change.decision.facts)
+        return made or bound or change.restores or bool(answers(change.before, change.decision))
+
+    async def _make_true(self, connection: Connection, change: Change) -> None:
+        """The ride, its offers, its events and the answer to its request. Raises Conflict, RequestRepeated."""
+        ride, request = change.decision.ride, change.request
+        if change.before is None:
+            statement, first = sql.INSERT_RIDE, _insert_values(ride)
+        else:
+            statement, first = sql.UPDATE_RIDE, _update_values(change.before, ride)
+        events = self._encode_ride_events(change)
+        try:
+            await connection.fetchval(
+                sql.whole_change(statement, len(first)),
+                *first,
+                *(ride.city_id, ride.ride_id, ride.version, ride.updated_at_ms),
+                *(_request_values(request, change.answer, ride.updated_at_ms) if request is not None else _NO_REQUEST),
+                *_columns([_offer_values(offer) for offer in _changed_offers(change)], _OFFER_COLUMNS),
+                *_columns([(index, kind, envelope) for index, (kind, envelope) in enumerate(events)], _EVENT_COLUMNS),
+            )
+        except asyncpg.InvalidTextRepresentationError as refusal:
+            if request is not None and sql.REPEATED in str(refusal):
+                raise RequestRepeated(request.request_id) from None
+            if change.before is not None and sql.CHANGED in str(refusal):
+                raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}") from None
+            raise
+
     async def _commit(self, connection: Connection, change: Change) -> list[Driver]:
         ride = change.decision.ride
-        if change.request is not None:
-            # First of all: a repeat that comes while the first is still at work waits here, and meets nothing but its answer.
-            await _keep_answer(connection, change.request, change.answer, ride.updated_at_ms)
-        if change.before is None:
-            await connection.execute(sql.INSERT_RIDE, *_insert_values(ride))
-        else:
-            done = await connection.execute(
-                sql.UPDATE_RIDE,
-                ride.ride_id,
-                change.before.version,
-                ride.state.value,
-                ride.version,
-                ride.updated_at_ms,
-                ride.next_deadline_ms,
-                ride_body(ride),
-            )
-            if done != "UPDATE 1":
-                raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}")
-        known = set(change.before.offers) if change.before else set()
-        # By driver, so that two rides with the same drivers wait for each other in the same order and never in a circle.
-        changed = sorted((offer for offer in ride.offers if offer not in known), key=lambda offer: offer.driver_id)
-        await connection.executemany(sql.UPSERT_OFFER, [_offer_values(ride, offer) for offer in changed])
-        asked = [offer.driver_id for offer in changed if offer.state is OfferState.LIVE]
+        await self._make_true(connection, change)
+        asked = [offer.driver_id for offer in _changed_offers(change) if offer.state is OfferState.LIVE]
         if asked and await connection.fetchval(sql.ANY_ASSIGNED_OR_GONE, ride.city_id, asked):
             raise Conflict("a driver to be asked has accepted another ride or gone meanwhile")
         touched = await self._change_drivers(connection, change)
@@ -180,14 +198,6 @@ class PostgresStore:
             await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, driver_id, ride.ride_id, accepted_at_ms)
             await connection.execute(sql.TOUCH_RELEASED_DRIVER, ride.city_id, driver_id, ride.updated_at_ms)
             touched.append(driver_id)
-        events = self._encode_ride_events(change)
-        await connection.executemany(
-            sql.INSERT_EVENT,
-            [
-                (ride.city_id, ride.ride_id, ride.version, index, ride.updated_at_ms, kind, envelope)
-                for index, (kind, envelope) in enumerate(events)
-            ],
-        )
         if not touched:
             return []
         return [driver_of(row) for row in await connection.fetch(sql.DRIVERS, ride.city_id, touched)]
@@ -451,18 +461,29 @@ async def _change_assignments(connection: Connection, change: Change, records: R
 
 
 async def _keep_answer(connection: Connection, request: RequestKey, answer: bytes, now_ms: int) -> None:
-    done = await connection.execute(
-        sql.INSERT_REQUEST,
-        request.city_id,
-        request.actor,
-        request.request_id,
-        request.body_digest,
-        answer,
-        now_ms,
-        now_ms - REPEATS_KEPT_MS,
-    )
+    done = await connection.execute(sql.INSERT_REQUEST, *_request_values(request, answer, now_ms))
     if done != "INSERT 0 1":
         raise RequestRepeated(request.request_id)
+
+
+def _request_values(request: RequestKey, answer: bytes, now_ms: int) -> tuple[object, ...]:
+    kept_from_ms = now_ms - REPEATS_KEPT_MS
+    return request.city_id, request.actor, request.request_id, request.body_digest, answer, now_ms, kept_from_ms
+
+
+def _changed_offers(change: Change) -> list[Offer]:
+    """By driver, so that two rides with the same drivers wait for each other in the same order and never in a circle."""
+    known = set(change.before.offers) if change.before else set()
+    return sorted((offer for offer in change.decision.ride.offers if offer not in known), key=lambda offer: offer.driver_id)
+
+
+def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[tuple[object, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * count
+
+
+def _update_values(before: Ride, ride: Ride) -> tuple[object, ...]:
+    state, body = ride.state.value, ride_body(ride)
+    return ride.ride_id, before.version, state, ride.version, ride.updated_at_ms, ride.next_deadline_ms, body
 
 
 def _insert_values(ride: Ride) -> tuple[object, ...]:
@@ -482,11 +503,9 @@ def _insert_values(ride: Ride) -> tuple[object, ...]:
     )
 
 
-def _offer_values(ride: Ride, offer: Offer) -> tuple[object, ...]:
+def _offer_values(offer: Offer) -> tuple[object, ...]:
     return (
         offer.offer_id,
-        ride.ride_id,
-        ride.city_id,
         offer.driver_id,
         offer.phase,
         offer.state.value,
