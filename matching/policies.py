@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from dataclasses import dataclass, is_dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
@@ -141,13 +142,13 @@ class Ranker:
             raise PolicyError(PolicyFailure.TOO_SLOW, f"took more than {self._params.policy_limit_ms:g} ms")
         error = answer.exception()
         if error is not None:
-            raise PolicyError(PolicyFailure.RAISED, f"{type(error).__name__}: {error}") from error
+            raise PolicyError(PolicyFailure.RAISED, f"{type(error).__name__}: {error}, {_place_of(error)}") from error
         return checked_parts(answer.result(), len(candidates))
 
     def _failed(self, error: PolicyError) -> None:
         record, about = self._record, {"city_id": self._city_id, "policy": self._params.policy}
         record.failures_in_a_row += 1
-        log.warning("policy failed", **about, failure=error.failure, detail=str(error), exc_info=error.__cause__)
+        log.warning("policy failed", **about, failure=error.failure, detail=str(error))
         if record.failures_in_a_row >= self._params.policy_failures:
             record.off_until_ms = self._clock.now_ms() + round(self._params.policy_rest_s * MS_PER_S)
             log.error(
@@ -186,6 +187,12 @@ def _beside_the_loop(work: Callable[[], object], answer: asyncio.Future[object])
     thread = threading.Thread(target=run, name="ranking policy", daemon=True)
     thread.start()
     return thread
+
+
+def _place_of(error: BaseException) -> str:
+    """Where it was raised. The log renders whole tracebacks, on the event loop: half a second would be lost to each."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"at {frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
 
 
 def _tellable(error: BaseException) -> BaseException:
