@@ -27,6 +27,7 @@ from hexhail.client import (
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from hexhail.kernel.randomness import generator
+from hexhail.kernel.units import MS_PER_S
 from simulator.waiting import happens
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ FLEET = "chaos"
 _ATTEMPTS = 12
 """Of every call: about fifteen seconds, in which services and stores come back."""
 _REOPEN_S = 0.1
-_ENDED = frozenset({RideState.COMPLETED, RideState.ENDED_BY_OPERATOR})
+_AWAY = frozenset({Reason.DRIVER_OFFLINE, Reason.DRIVER_SUSPENDED})
+"""Why there are no offers to watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,14 @@ class CrowdParams:
     rider_cancels_share: float = 0.2
     driver_cancels_share: float = 0.08
     abandoned_share: float = 0.03
-    """Rides whose driver is heard of no more."""
+    """Rides whose driver does nothing more."""
+    scheduled_share: float = 0.1
+    ahead_s: tuple[float, float] = (2.5, 5.0)
+    """Of scheduled rides."""
+    operated_share: float = 0.06
+    """Rides that an operator ends or reassigns, wherever they stand."""
+    suspended_share: float = 0.15
+    """Of the times that a driver is online."""
     think_s: tuple[float, float] = (0.0, 0.6)
     step_s: tuple[float, float] = (0.0, 0.4)
     """From one step of a ride to the next."""
@@ -100,6 +109,8 @@ class Crowd:
         """Calls whose answer never came, by how they ended."""
         self.unquoted: Counter[str] = Counter()
         """Riders who were given no price, by reason or code."""
+        token = tokens(Role.OPERATOR, "chaos")
+        self.desk = OperatorApp(channels, params.city_id, "chaos", token, attempts=_ATTEMPTS)
         self._channels = channels
         self._tokens = tokens
         self.starts = starts
@@ -111,8 +122,7 @@ class Crowd:
     async def open(self) -> None:
         """Every driver is registered and begins to work. Raises DomainError or RpcError."""
         city_id = self.params.city_id
-        desk = OperatorApp(self._channels, city_id, "chaos", self._tokens(Role.OPERATOR, "chaos"))
-        await asyncio.gather(*(desk.upsert_driver(driver_id, ["economy"], 4_500) for driver_id in self.driver_ids))
+        await asyncio.gather(*(self.desk.upsert_driver(driver_id, ["economy"], 4_500) for driver_id in self.driver_ids))
         self.begin(self._report())
         for driver_id in self.driver_ids:
             app = DriverApp(self._channels, city_id, driver_id, self._tokens(Role.DRIVER, driver_id), attempts=_ATTEMPTS)
@@ -230,9 +240,17 @@ class _Rider:
         except (DomainError, RpcError) as error:
             crowd.unquoted[str(error.reason if isinstance(error, DomainError) else error.code)] += 1
             return
-        ride = await crowd.ask(self._app.rider_id, Call.REQUEST, lambda: self._app.request_ride(quote, self._stops))
+        later = dice.random() < params.scheduled_share
+        pickup_at_ms = crowd.clock.now_ms() + round(dice.uniform(*params.ahead_s) * MS_PER_S) if later else 0
+        ride = await crowd.ask(
+            self._app.rider_id,
+            Call.REQUEST,
+            lambda: self._app.request_ride(quote, self._stops, pickup_at_ms=pickup_at_ms),
+        )
         if not isinstance(ride, RideView):
             return
+        if dice.random() < params.operated_share:
+            crowd.begin(self._operate(ride.ride_id, dice.uniform(*params.patience_s), ends=dice.random() < 0.5))
         crowd.history.waiting[ride.ride_id] = self._app.rider_id
         if dice.random() < params.rider_cancels_share:
             crowd.begin(self._cancel(ride.ride_id, dice.uniform(*params.patience_s), twice=dice.random() < params.twice_share))
@@ -244,6 +262,14 @@ class _Rider:
             self._crowd.ask(self._app.rider_id, Call.CANCEL, lambda: self._app.cancel(ride_id), ride_id) for _ in range(1 + twice)
         ]
         await asyncio.gather(*calls)
+
+    async def _operate(self, ride_id: str, after_s: float, *, ends: bool) -> None:
+        await asyncio.sleep(after_s)
+        desk = self._crowd.desk
+        if ends:
+            await self._crowd.ask("operator", Call.END, lambda: desk.end_ride(ride_id), ride_id)
+        else:
+            await self._crowd.ask("operator", Call.REASSIGN, lambda: desk.reassign_ride(ride_id), ride_id)
 
     async def _watch(self, ride_id: str) -> None:
         version = 0
@@ -279,6 +305,8 @@ class _Driver:
                 await asyncio.sleep(_REOPEN_S)
                 continue
             watching = self._crowd.begin(self._watch())
+            if dice.random() < params.suspended_share and not self._crowd.closing.is_set():
+                await self._be_suspended()
             if await happens(self._crowd.closing, dice.uniform(*params.online_s)):
                 await watching
                 return
@@ -286,6 +314,16 @@ class _Driver:
             await asyncio.sleep(dice.uniform(*params.offline_s))
             watching.cancel()
             await asyncio.wait((watching,))
+
+    async def _be_suspended(self) -> None:
+        """For a while, in which it may be on a ride all the same. Lifted by whatever number of calls that takes."""
+        desk, driver_id = self._crowd.desk, self._app.driver_id
+        await asyncio.sleep(self._dice.uniform(*self._crowd.params.patience_s))
+        await self._ask(Call.SUSPEND, lambda: desk.suspend_driver(driver_id))
+        await asyncio.sleep(self._dice.uniform(*self._crowd.params.offline_s))
+        lifted = None
+        while lifted is None:
+            lifted = await self._ask(Call.LIFT, lambda: desk.lift_suspension(driver_id))
 
     async def _ask(
         self, call: Call, work: Callable[[], Awaitable[object]], ride_id: str = "", offer_id: str = ""
@@ -300,7 +338,7 @@ class _Driver:
                     async for view in self._app.watch_offers():
                         self._told(view)
                 except (DomainError, RpcError) as error:
-                    if not is_passing(error) and getattr(error, "reason", "") is not Reason.DRIVER_OFFLINE:
+                    if not is_passing(error) and getattr(error, "reason", "") not in _AWAY:
                         self._crowd.unknown[f"WATCH_OFFERS {error}"] += 1
                 await asyncio.sleep(_REOPEN_S)
         finally:

@@ -11,7 +11,7 @@ from hexhail.api.events.v1 import event_pb2
 from hexhail.api.matching.v1 import ride_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _RIDES = """
 SELECT ride_id, rider_id, state, version, next_deadline_ms, coalesce(body->'assignment'->>'driver_id', '') AS driver_id
@@ -22,9 +22,12 @@ _ASSIGNMENTS = "SELECT ride_id, driver_id, accepted_at_ms, released_at_ms FROM m
 _LOG = "SELECT aggregate_id, version, index, at_ms, kind, envelope FROM matching.outbox WHERE city_id = $1"
 _OPEN = "SELECT count(*) FROM matching.rides WHERE city_id = $1 AND state <> ALL($2)"
 
-_GIVES_BACK = frozenset(
-    {event_pb2.ASSIGNMENT_END_REASON_CANCELLED_BY_DRIVER, event_pb2.ASSIGNMENT_END_REASON_REASSIGNED},
-)
+_FREE = """
+SELECT driver_id FROM matching.drivers d
+ WHERE city_id = $1 AND online AND NOT suspended
+   AND NOT EXISTS (SELECT 1 FROM matching.assignments a
+                    WHERE a.city_id = d.city_id AND a.driver_id = d.driver_id AND a.released_at_ms IS NULL)
+"""
 
 
 async def ending_of(postgres_dsn: str, city_id: str, now_ms: int) -> Ending:
@@ -57,44 +60,39 @@ async def open_rides(postgres_dsn: str, city_id: str) -> int:
         await connection.close()
 
 
+async def free_drivers(postgres_dsn: str, city_id: str) -> set[str]:
+    """Which drivers of a city are online, and on no ride? Raises as `ending_of`."""
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        return {row["driver_id"] for row in await connection.fetch(_FREE, city_id)}
+    finally:
+        await connection.close()
+
+
 def logged_of(row: asyncpg.Record | Mapping[str, Any]) -> Logged:
     """The event that a row of the outbox describes."""
     envelope = event_pb2.Envelope.FromString(row["envelope"])
-    place = (row["aggregate_id"], row["version"], row["index"], row["at_ms"], row["kind"])
-    read = _READ.get(row["kind"])
-    return Logged(*place) if read is None else read(envelope, place)
+    kind: str = row["kind"]
+    state = ride_pb2.RideState.Name(envelope.ride_state).removeprefix("RIDE_STATE_") if envelope.ride_state else ""
+    event = getattr(envelope, kind.lower())
+    driver_id = getattr(event, "driver_id", "")
+    made = event.offers if kind == "OFFERS_MADE" else ()
+    return Logged(
+        row["aggregate_id"],
+        row["version"],
+        row["index"],
+        row["at_ms"],
+        kind,
+        driver_id=driver_id if isinstance(driver_id, str) else "",
+        offers=tuple((offer.offer_id, offer.driver_id) for offer in made) or _named(event),
+        state=state,
+        expires_ms=max((offer.expires_at_ms for offer in made), default=0),
+        version_events=envelope.version_events,
+    )
 
 
-def _offers_made(envelope: event_pb2.Envelope, place: tuple[str, int, int, int, str]) -> Logged:
-    made = envelope.offers_made.offers
-    expires_ms = max((offer.expires_at_ms for offer in made), default=0)
-    return Logged(*place, offers=tuple((offer.offer_id, offer.driver_id) for offer in made), expires_ms=expires_ms)
-
-
-def _offers_expired(envelope: event_pb2.Envelope, place: tuple[str, int, int, int, str]) -> Logged:
-    return Logged(*place, offers=tuple((offer_id, "") for offer_id in envelope.offers_expired.offer_ids))
-
-
-def _offer_declined(envelope: event_pb2.Envelope, place: tuple[str, int, int, int, str]) -> Logged:
-    declined = envelope.offer_declined
-    return Logged(*place, declined.driver_id, offers=((declined.offer_id, declined.driver_id),))
-
-
-def _ended(envelope: event_pb2.Envelope, place: tuple[str, int, int, int, str]) -> Logged:
-    ended = envelope.assignment_ended
-    return Logged(*place, ended.driver_id, gives_back=ended.reason in _GIVES_BACK)
-
-
-def _state(state: ride_pb2.RideState.ValueType) -> str:
-    return ride_pb2.RideState.Name(state).removeprefix("RIDE_STATE_")
-
-
-_READ: dict[str, Callable[[event_pb2.Envelope, tuple[str, int, int, int, str]], Logged]] = {
-    "RIDE_REQUESTED": lambda envelope, place: Logged(*place, state=_state(envelope.ride_requested.ride.state)),
-    "RIDE_CANCELLED": lambda envelope, place: Logged(*place, state=_state(envelope.ride_cancelled.state)),
-    "OFFERS_MADE": _offers_made,
-    "OFFERS_EXPIRED": _offers_expired,
-    "OFFER_DECLINED": _offer_declined,
-    "ASSIGNMENT_BEGAN": lambda envelope, place: Logged(*place, envelope.assignment_began.driver_id),
-    "ASSIGNMENT_ENDED": _ended,
-}
+def _named(event: Any) -> tuple[tuple[str, str], ...]:
+    """The offers that an event names by id: one with its driver, or several alone."""
+    if hasattr(event, "offer_ids"):
+        return tuple((offer_id, "") for offer_id in event.offer_ids)
+    return ((event.offer_id, event.driver_id),) if hasattr(event, "offer_id") else ()

@@ -5,7 +5,7 @@ Times are Unix milliseconds of one clock that clients and services share.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -33,6 +33,10 @@ class Call(StrEnum):
     GIVE_BACK = "GIVE_BACK"
     ONLINE = "ONLINE"
     OFFLINE = "OFFLINE"
+    END = "END"
+    REASSIGN = "REASSIGN"
+    SUSPEND = "SUSPEND"
+    LIFT = "LIFT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,9 @@ class Logged:
 
     driver_id : of the assignment that began or ended, of the offer that was shown or declined, of the driver itself
     offers : (offer, driver) of those made, offer alone where only its id is told
-    state : of the ride, where the event says it
+    state : of the ride with this version, where the event says it
     expires_ms : when the offers made are over
-    gives_back : the assignment's end leaves the ride to be searched again
+    version_events : how many events this version has; 0 where that is not said
     """
 
     aggregate_id: str
@@ -136,8 +140,13 @@ class Logged:
     driver_id: str = ""
     offers: tuple[tuple[str, str], ...] = ()
     state: str = ""
-    gives_back: bool = False
     expires_ms: int = 0
+    version_events: int = 0
+
+    @property
+    def gives_back(self) -> bool:
+        """Was the ride taken from its driver, to be searched again?"""
+        return self.kind == "ASSIGNMENT_ENDED" and self.state == "SEARCHING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +162,15 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """How a ride stood from one change on, as its events tell it; None where they do not tell."""
+    """How a ride stood from one change on, as its events tell it; None where they do not tell.
+
+    Who was its driver stays told where it has ended with one.
+    """
 
     version: int
     at_ms: int
     state: str | None
-    driver_id: str | None
+    driver_id: str
 
 
 @dataclass(slots=True)
@@ -168,7 +180,8 @@ class Course:
     versions : version -> how the ride stood from it on; of a log that tells one version twice, the later word
     made : offer -> (driver, when it was made)
     closed_ms : offer -> when it could not be accepted any more
-    declined : (driver, when) of each decline, and of each ride given back
+    declined : (driver, when) of each decline, and of each ride given back or taken away
+    said, held : version -> how many events it has, by their own word and as the log holds them
     """
 
     ride_id: str
@@ -176,56 +189,34 @@ class Course:
     made: dict[str, tuple[str, int]] = field(default_factory=dict)
     closed_ms: dict[str, int] = field(default_factory=dict)
     declined: list[tuple[str, int]] = field(default_factory=list)
-    _state: str | None = None
-    _driver_id: str | None = ""
+    said: dict[int, int] = field(default_factory=dict)
+    held: Counter[int] = field(default_factory=Counter)
+    _driver_id: str = ""
 
     def add(self, event: Logged) -> None:
-        """The next event. An unknown kind leaves the state untold until an event tells it again."""
-        if event.kind in _TELLS:
-            self._state = _TELLS[event.kind]
-        elif event.kind in {"RIDE_REQUESTED", "RIDE_CANCELLED"}:
-            self._state = event.state
-        elif event.kind == "OFFERS_MADE":
-            self._state = "OFFERED"
+        """The next event."""
+        if event.kind == "OFFERS_MADE":
             self.made.update({offer_id: (driver_id, event.at_ms) for offer_id, driver_id in event.offers})
-        elif event.kind in {"OFFER_DECLINED", "OFFERS_EXPIRED"}:
-            self._offers_closed(event)
-        elif event.kind == "ASSIGNMENT_ENDED":
-            self._ended(event)
-        elif event.kind not in _TELLS_NOTHING:
-            self._state = None
-        if event.kind == "ASSIGNMENT_BEGAN":
+        elif event.kind in _CLOSES_OFFERS:
+            self._close([offer_id for offer_id, _ in event.offers], event.at_ms)
+        elif event.kind == "ASSIGNMENT_BEGAN":
             self._driver_id = event.driver_id
-        if self._state == "ACCEPTED" or self._state in FINAL:
+        elif event.gives_back:
+            self._driver_id = ""
+        if event.kind == "OFFER_DECLINED" or event.gives_back:
+            self.declined.append((event.driver_id, event.at_ms))
+        if event.state in ASSIGNED or event.state in FINAL:
             self._close([offer_id for offer_id in self.made if offer_id not in self.closed_ms], event.at_ms)
-        self.versions[event.version] = Version(event.version, event.at_ms, self._state, self._driver_id)
-
-    def _offers_closed(self, event: Logged) -> None:
-        self._close([offer_id for offer_id, _ in event.offers], event.at_ms)
-        if event.kind == "OFFER_DECLINED":
-            self.declined.append((event.driver_id, event.at_ms))
-        if len(self.closed_ms) == len(self.made):
-            self._state = "SEARCHING"
-
-    def _ended(self, event: Logged) -> None:
-        if event.gives_back:
-            self._state, self._driver_id = "SEARCHING", ""
-            self.declined.append((event.driver_id, event.at_ms))
+        self.versions[event.version] = Version(event.version, event.at_ms, event.state or None, self._driver_id)
+        self.said[event.version] = event.version_events
+        self.held[event.version] += 1
 
     def _close(self, offer_ids: Iterable[str], at_ms: int) -> None:
         for offer_id in offer_ids:
             self.closed_ms.setdefault(offer_id, at_ms)
 
 
-_TELLS = {
-    "ASSIGNMENT_BEGAN": "ACCEPTED",
-    "DRIVER_ARRIVED": "ARRIVED",
-    "RIDE_STARTED": "IN_PROGRESS",
-    "RIDE_COMPLETED": "COMPLETED",
-    "RIDE_EXPIRED": "EXPIRED",
-    "RIDE_ENDED": "ENDED_BY_OPERATOR",
-}
-_TELLS_NOTHING = frozenset({"CANDIDATES_RANKED", "OFFER_SHOWN"})
+_CLOSES_OFFERS = frozenset({"OFFER_DECLINED", "OFFER_WITHDRAWN", "OFFERS_EXPIRED"})
 
 
 def courses(log: Iterable[Logged]) -> dict[str, Course]:

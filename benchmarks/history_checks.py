@@ -54,7 +54,7 @@ class Kind(StrEnum):
     OFFERED_AGAIN = "OFFERED_AGAIN"
     """A ride was offered to a driver who had declined it or given it back."""
     LOG = "LOG"
-    """The event log skips a version, or ends elsewhere than its ride."""
+    """The event log skips a version or one of its events, or ends elsewhere than its ride."""
     DEFECT = "DEFECT"
     """A service said that it has a defect."""
 
@@ -96,6 +96,10 @@ class _Check:
         self.offers: dict[str, OfferRow] = {offer.offer_id: offer for offer in ending.offers}
         self.courses: dict[str, Course] = courses(ending.log)
         self.presence = presence(ending.log)
+        self.suspended_ms: dict[str, list[int]] = defaultdict(list)
+        for event in ending.log:
+            if event.kind == "DRIVER_SUSPENDED":
+                self.suspended_ms[event.aggregate_id].append(event.at_ms)
         self.logged = bindings(
             (event.aggregate_id, event.at_ms, event.driver_id, event.kind == "ASSIGNMENT_BEGAN")
             for event in in_order(ending.log)
@@ -116,6 +120,7 @@ class _Check:
             "OFFER_CLOSED": self._wrongly_closed,
             "DRIVER_BUSY": self._wrongly_busy,
             "DRIVER_OFFLINE": self._wrongly_offline,
+            "DRIVER_SUSPENDED": self._wrongly_suspended,
             "RIDER_BUSY": self._wrong_request,
             "QUOTE_USED": self._wrong_request,
             "ILLEGAL_TRANSITION": self._wrong_move,
@@ -189,7 +194,7 @@ class _Check:
             yield _lost(word, "the log does not hold this version")
         elif held.state not in {None, word.state}:
             yield _lost(word, f"the log has it as {held.state}")
-        elif held.driver_id not in {None, word.driver_id}:
+        elif held.driver_id != word.driver_id:
             yield _lost(word, f"the log has it with {held.driver_id or 'no driver'}")
         if word.version == ride.version and (word.state, word.driver_id) != (ride.state, ride.driver_id):
             yield _lost(word, f"PostgreSQL has it as {ride.state} with {ride.driver_id or 'no driver'}")
@@ -309,6 +314,9 @@ class _Check:
         within = [online for at, online in changes if at >= answer.asked_ms - self.params.commit_ms]
         return "the driver was online" if before and before[-1] and all(within) else ""
 
+    def _wrongly_suspended(self, answer: Answered) -> str:
+        return "" if any(at <= answer.heard_ms for at in self.suspended_ms[answer.who]) else "the driver was never suspended"
+
     def _wrong_request(self, answer: Answered) -> str:
         return "the rider had asked for no other ride" if answer.call is Call.REQUEST else ""
 
@@ -346,6 +354,9 @@ class _Check:
             missing = sorted(set(range(1, ride.version + 1)) - held)
             if missing:
                 yield Violation(Kind.LOG, ride.ride_id, "", f"the log has no event of versions {missing}")
+            short = sorted(v for v, count in course.said.items() if course.held[v] < count) if course is not None else []
+            if short:
+                yield Violation(Kind.LOG, ride.ride_id, "", f"the log has not all events of versions {short}")
             if course is not None and max(held) > ride.version:
                 yield Violation(Kind.LOG, ride.ride_id, "", f"the log has version {max(held)}, the ride {ride.version}")
             last = course.versions.get(ride.version) if course is not None else None

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.crowd import Crowd, CrowdParams
-from benchmarks.ending_wire import ending_of, open_rides
+from benchmarks.ending_wire import ending_of, free_drivers, open_rides
 from benchmarks.history import OK, UNKNOWN, deadlines_late_ms
 from benchmarks.history_checks import CheckParams, Kind, Violation, violations
 from hexhail.cities import load_city
 from hexhail.cities.loader import city_files
 from hexhail.cli.folders import socket_dir, temporary_data_dir
-from hexhail.cli.mortals import MortalService, MortalStores, logged, mortal_services, raised
+from hexhail.cli.mortals import MortalService, MortalStores, logged, mortal_services, raised, repaired
 from hexhail.cli.ports import shared_port
 from hexhail.cli.town import Wish, town_of
 from hexhail.client import Addresses, Channels, until_open
@@ -56,8 +56,22 @@ retry_s = 0.5
 pickup_limit_s = 5.0
 no_show_after_s = 4.0
 ride_limit_s = 5.0
+
+[matching.offers.schedule]
+min_ahead_s = 1.0
+expected_pickup_s = 1.0
+max_pickup_s = 1.5
+margin_s = 0.5
+late_s = 6.0
+busy_retry_s = 0.5
+
+[matching.progress]
+progress_check_s = 1.0
+checks_without_progress = 2
+near_s = 5.0
 """
 """Every deadline of a ride within seconds: a ride that is lost sight of is seen to end."""
+_MATCHING_SHARE, _OUTAGE_SHARE = 0.7, 0.3
 _TRIPS = 500
 _LOOK_S = 0.5
 
@@ -67,7 +81,7 @@ class ChaosParams:
     """One run. Faults come at times drawn from the seed.
 
     workers : processes of matching that share its port
-    kills_per_minute : of services, two thirds of them of matching
+    kills_per_minute : of services, most of them of matching; fewer where a machine is too slow to bring them back
     settle_s : so long may it take at most until everything has come to its end
     """
 
@@ -95,9 +109,9 @@ class ChaosReport:
     """What came of a run.
 
     double_assignments, lost, stuck : violations of those kinds (told otherwise counts as lost)
-    repaired : what the reconcilers put right; None where they do not say
+    repaired, repairs : how much the reconcilers put right, by kind
     settled_s : how long it took from the end of the storm until everything had come to its end
-    found_s : how long it took from then until location found every driver, all of them free
+    agreed_s : how long it took from then until location found exactly the drivers who are free
     deadline_late_s : how late, after their time was over, offers expired
     told, refusals : words of rides, refusals by reason
     unknown, unquoted : calls whose answer never came; riders who were given no price
@@ -114,10 +128,11 @@ class ChaosReport:
     double_assignments: int
     lost: int
     stuck: int
-    repaired: int | None
+    repaired: int
+    repairs: Mapping[str, int]
     violations: Sequence[Violation]
     settled_s: float
-    found_s: float
+    agreed_s: float
     told: int
     refusals: Mapping[str, int]
     unknown: Mapping[str, int]
@@ -158,11 +173,7 @@ class Storm:
 
     async def _happen(self, kind: str) -> str:
         if kind == "kill":
-            matching = [service for service in self._services if service.process.service == "matching"]
-            others = [service for service in self._services if service.process.service != "matching"]
-            some = matching if self._dice.random() < 2 / 3 else others
-            service = some[int(self._dice.integers(len(some)))]
-            return f"{service.process.name} is killed" if service.kill() else f"{service.process.name} is down already"
+            return self._kill()
         if kind == "wipe":
             if self._dice.random() < 2 / 3:
                 await self._stores.wipe()
@@ -172,6 +183,18 @@ class Storm:
         how = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)[int(self._dice.integers(3))]
         await self._stores.restart_postgres(how)
         return f"PostgreSQL is restarted by {how.name}"
+
+    def _kill(self) -> str:
+        """One that serves; the last one of matching only now and then, for then nobody serves at all."""
+        matching = [service for service in self._services if service.process.service == "matching" and service.serves]
+        others = [service for service in self._services if service.process.service != "matching" and service.serves]
+        wants_matching, wants_all = self._dice.random() < _MATCHING_SHARE, self._dice.random() < _OUTAGE_SHARE
+        some = matching if wants_matching and (len(matching) > 1 or wants_all) else others or matching
+        if not some:
+            return "nobody is killed, for nobody serves"
+        service = some[int(self._dice.integers(len(some)))]
+        service.kill()
+        return f"{service.process.name} is killed"
 
     def _must_be_sound(self) -> None:
         if self._crowd.failures:
@@ -230,16 +253,17 @@ async def run_chaos(params: ChaosParams, settings: Settings, folder: Path, say: 
         await asyncio.wait((riding,))
         await _settled(params, crowd, stores)
         settled_s = asyncio.get_running_loop().time() - began_s
-        found = await _unavailable(params, crowd, addresses.location, key)
+        differ, agreed_s = await _disagreed(params, crowd, stores, addresses.location, key)
         ending = await ending_of(stores.postgres_dsn, city_id, clock.now_ms())
-        return _report(params, crowd, stores, services, ending, settled_s, found)
+        return _report(params, crowd, stores, services, ending, settled_s, differ, agreed_s)
 
 
 def _short_city(city_id: str, settings: Settings, folder: Path) -> Path:
     """A folder with the city's file, its deadlines made short. Raises CityError, ValueError."""
     city = load_city(city_id, settings)
-    if "offers" in city.policies["matching"]:
-        raise ValueError(f"{city_id}: a city with [matching.offers] of its own cannot be had with short deadlines")
+    own = {"offers", "progress"} & set(city.policies["matching"])
+    if own:
+        raise ValueError(f"{city_id}: a city with [matching.{min(own)}] of its own cannot be had with short deadlines")
     text = city_files(settings)[city_id].read_text(encoding="utf-8")
     cities = folder / "cities"
     cities.mkdir()
@@ -257,19 +281,23 @@ async def _settled(params: ChaosParams, crowd: Crowd, stores: MortalStores) -> N
                 await asyncio.sleep(_LOOK_S)
 
 
-async def _unavailable(params: ChaosParams, crowd: Crowd, address: str, key: bytes) -> tuple[list[str], float]:
-    """Drivers who are free and online, and whom location does not find even when it has had its time; and how long it took."""
+async def _disagreed(
+    params: ChaosParams, crowd: Crowd, stores: MortalStores, address: str, key: bytes
+) -> tuple[list[Violation], float]:
+    """Where location and PostgreSQL differ on who is free, even when they have had their time; and how long they took."""
     began_s = asyncio.get_running_loop().time()
-    middle, missing = Place(*crowd.starts.mean(axis=0).tolist()), set(crowd.driver_ids)
+    middle, differ = Place(*crowd.starts.mean(axis=0).tolist()), [Violation(Kind.NOT_FREE, "", "", "location does not answer")]
     with suppress(TimeoutError):
         async with asyncio.timeout(params.settle_s), peer_channel(address) as channel:
             location = GrpcLocation(channel, PeerToken(key, "matching"))
-            while missing:
+            while differ:
                 await asyncio.sleep(_LOOK_S)
                 with suppress(DomainError):  # killed last, it is not back yet
                     near = await location.nearby(CityId(params.city_id), middle, 1_000, 20_000.0, [], "")
-                    missing = set(crowd.driver_ids) - set(near.driver_ids)
-    return sorted(missing), asyncio.get_running_loop().time() - began_s
+                    found, free = set(near.driver_ids), await free_drivers(stores.postgres_dsn, params.city_id)
+                    differ = [Violation(Kind.NOT_FREE, "", driver, "is free, and not found") for driver in sorted(free - found)]
+                    differ += [Violation(Kind.NOT_FREE, "", driver, "is found, and not free") for driver in sorted(found - free)]
+    return differ, asyncio.get_running_loop().time() - began_s
 
 
 def _report(
@@ -279,11 +307,11 @@ def _report(
     services: Sequence[MortalService],
     ending: Ending,
     settled_s: float,
-    found: tuple[list[str], float],
+    differ: list[Violation],
+    agreed_s: float,
 ) -> ChaosReport:
-    wrong = violations(crowd.history, ending, CheckParams())
-    missing, found_s = found
-    wrong += [Violation(Kind.NOT_FREE, "", driver_id, "is free, and location does not find it") for driver_id in missing]
+    wrong = [*violations(crowd.history, ending, CheckParams()), *differ]
+    repairs = repaired(services)
     kinds = Counter(violation.kind for violation in wrong)
     answers = [answer for answer in crowd.history.answers if answer.outcome not in {OK, UNKNOWN}]
     late_ms = deadlines_late_ms(ending.log)
@@ -297,10 +325,11 @@ def _report(
         double_assignments=kinds[Kind.DOUBLE_ASSIGNMENT],
         lost=kinds[Kind.LOST] + kinds[Kind.CONTRADICTED],
         stuck=kinds[Kind.STUCK],
-        repaired=None,
+        repaired=repairs.total(),
+        repairs=dict(repairs),
         violations=wrong,
         settled_s=round(settled_s, 1),
-        found_s=round(found_s, 1),
+        agreed_s=round(agreed_s, 1),
         told=len(crowd.history.told),
         refusals=dict(Counter(f"{answer.call} {answer.outcome}" for answer in answers)),
         unknown=dict(crowd.unknown),
@@ -333,8 +362,8 @@ def report_table(report: ChaosReport) -> Table:
         ("double assignments", str(report.double_assignments)),
         ("lost", str(report.lost)),
         ("stuck", str(report.stuck)),
-        ("repaired", "not told" if report.repaired is None else str(report.repaired)),
-        ("settled", f"{report.settled_s:g} s after the storm; location agreed {report.found_s:g} s later"),
+        ("repaired", told(report.repairs)),
+        ("settled", f"{report.settled_s:g} s after the storm; location agreed {report.agreed_s:g} s later"),
         ("offers over late by", late or "none were over"),
         ("refusals", told(report.refusals)),
         ("riders without a price", told(report.unquoted)),

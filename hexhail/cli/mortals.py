@@ -40,32 +40,37 @@ class MortalService:
         """What it said last, each time that it ended without being killed."""
         self._child: Child | None = None
         self._killed = False
+        self.serves = False
 
     def start(self) -> None:
         """Starts it. Raises StoreError where that cannot work."""
-        self._killed = False
+        self._killed = self.serves = False
         self._child = Child(self.process.launch())
 
     async def ready(self) -> None:
         """Returns once it serves. Raises StoreError."""
         if self._child is not None:
             await self._child.ready(partial(why_unhealthy, self.process.health_address), _READY_S)
+            self.serves = True
 
-    def kill(self) -> bool:
-        """Ends it at once, by SIGKILL, if it runs; did it?"""
-        if self._child is None or self._killed or self._child.exit_code() is not None:
-            return False
-        self._killed = True
+    def kill(self) -> None:
+        """Ends it at once, by SIGKILL."""
+        if self._child is None or self._killed:
+            return
+        self._killed, self.serves = True, False
         self.kills += 1
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        return True
 
     async def keep(self) -> None:
         """Starts it again whenever it has ended, for ever."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._child is None or self._child.exit_code() is None:
+            if self._child is None:
+                continue
+            if self._child.exit_code() is None:
+                if not self.serves and not self._killed:
+                    self.serves = await why_unhealthy(self.process.health_address) is None
                 continue
             if not self._killed:
                 self.falls.append(self._child.last_words())
@@ -166,6 +171,15 @@ def logged(services: Sequence[MortalService], *levels: str) -> Counter[str]:
 def raised(services: Sequence[MortalService]) -> list[str]:
     """What the services said of each exception that they did not expect, whole, each once."""
     return sorted({str(line["exception"]) for line in log_lines(services) if "exception" in line})
+
+
+def repaired(services: Sequence[MortalService]) -> Counter[str]:
+    """What did the reconcilers put right, by kind? As they have logged it, so that no killed process's count is lost."""
+    found: Counter[str] = Counter()
+    for line in log_lines(services):
+        if line.get("event") == "repaired":
+            found.update({name: count for name, count in line.items() if isinstance(count, int)})
+    return found
 
 
 def log_lines(services: Sequence[MortalService]) -> list[dict[str, Any]]:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class OperatorApp(SurgeReading):
     """One operator. Every call raises DomainError or RpcError."""
 
-    def __init__(self, channels: Channels, city_id: str, operator_id: str, token: str) -> None:
+    def __init__(self, channels: Channels, city_id: str, operator_id: str, token: str, *, attempts: int = 4) -> None:
+        """`attempts` : how often a call goes out at most while the service cannot answer, under one request_id."""
         self.city_id = city_id
         self._channels = channels
-        self._calling = Calling(token)
+        self._calling = Calling(token, attempts=attempts)
         self._location = channels.location(operator_id)
         self._matching = channels.matching(operator_id)
         self._pricing = channels.pricing(operator_id)

@@ -385,10 +385,16 @@ def test_a_log_that_goes_on_behind_its_ride() -> None:
     assert kinds(*ended(book, log=(*book.log, beyond))) == {Kind.LOG}
 
 
-def test_an_event_of_a_kind_that_the_checker_does_not_know_leaves_the_state_untold() -> None:
-    book = accepted()
-    unknown = replace(book.log[-1], kind="NEWLY_INVENTED", index=9)
-    assert violations(*ended(book, log=(*book.log, unknown))) == []
+def test_a_log_that_holds_only_some_of_a_versions_events() -> None:
+    book = completed()
+    (ended_ride,) = [event for event in book.log if event.kind == "RIDE_COMPLETED"]
+    assert ended_ride.version_events > 1
+    assert kinds(*ended(book, log=tuple(event for event in book.log if event is not ended_ride))) == {Kind.LOG}
+
+
+def test_an_event_that_does_not_say_where_the_ride_stands_contradicts_nobody() -> None:
+    book = completed()
+    assert violations(*ended(book, log=tuple(replace(event, state="") for event in book.log))) == []
 
 
 def test_how_late_offers_expired() -> None:
