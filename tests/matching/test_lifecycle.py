@@ -228,8 +228,9 @@ def test_the_histories_below_hold_everything_that_can_happen() -> None:
 class AnyHistory(RuleBasedStateMachine):
     """Several rides of three riders, and five drivers: whatever happens in whatever order, these things hold."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(steps=st.tuples(*[st.integers(0, 3)] * 2))
+    def begin(self, steps: tuple[int, int]) -> None:
+        """Two riders have rides that have come so far, a third one's is for later."""
         self.now_ms = NOW_MS
         self.fence = Fence()
         self.offer_count = 0
@@ -240,6 +241,12 @@ class AnyHistory(RuleBasedStateMachine):
         self.fees: dict[str, int] = {}
         for rider, ahead_s in enumerate((None, None, 700)):
             self.want(rider, ahead_s)
+        for ride, driver_id, count in zip(self.rides, DRIVERS, steps, strict=False):
+            self.happen(ride, self.plan(ride, [driver_id]))
+            offer_id = self.fence.rides[ride.ride_id].offers[0].offer_id
+            course = (OfferAccepted(offer_id), DriverArrived(driver_id), RideStarted(driver_id))
+            for event in course[:count]:
+                self.happen(self.fence.rides[ride.ride_id], event)
 
     @property
     def rides(self) -> list[Ride]:
@@ -264,7 +271,8 @@ class AnyHistory(RuleBasedStateMachine):
         for fact in decision.facts:
             if fact.kind is FactKind.FEE_DUE:
                 self.fees[after.ride_id] = self.fees.get(after.ride_id, 0) + 1
-        self.refusing |= {(after.ride_id, offer.driver_id) for offer in after.offers if offer.state is OfferState.DECLINED}
+            if fact.kind in {FactKind.OFFER_DECLINED, FactKind.ASSIGNMENT_ENDED}:
+                self.refusing.add((after.ride_id, fact.driver_id))
 
     def happen(self, ride: Ride, event: Event) -> None:
         decision = self.decide(ride, event)
