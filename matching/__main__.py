@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,9 +22,10 @@ from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
 from hexhail.stores.valkey import connect
+from matching.batcher import Batcher
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
-from matching.events_wire import encode_driver_event, encode_ride_events
+from matching.events_wire import encode_driver_event, encode_ride_events, encode_window_event
 from matching.location_grpc import GrpcLocation
 from matching.metrics import MatchingMetrics
 from matching.minder import Minder
@@ -35,6 +36,7 @@ from matching.postgres_history import PostgresHistory
 from matching.postgres_leases import PostgresLeases
 from matching.postgres_log import PostgresLog
 from matching.postgres_store import PostgresStore
+from matching.postgres_windows import PostgresWindows
 from matching.pricing_grpc import GrpcPricing
 from matching.reconciler import Reconciler
 from matching.reconciling import Repair
@@ -45,6 +47,7 @@ from matching.relay import Relay
 from matching.schema import drop_old_outbox_days, ensure_outbox_days, migrate
 from matching.searcher import Searcher
 from matching.servicer import ACCESS, MatchingServicer
+from matching.solver import Solver
 from matching.teller import Teller
 from matching.timekeeper import Timekeeper
 from matching.tracker import Tracker
@@ -85,6 +88,7 @@ class Running:
     metrics: Mapping[str, MatchingMetrics]
     relays: Mapping[CityId, Relay]
     reconciler: Reconciler
+    batchers: Mapping[CityId, Batcher]
 
     @property
     def address(self) -> str:
@@ -146,7 +150,7 @@ async def running(
     """
     worker_id = secrets.token_hex(6)
     params = {city.city_id: policy_of(city, "matching", MatchingParams) for city in cities}
-    offers = {city_id: p.offers for city_id, p in params.items()}
+    offers = {city_id: p.lifecycle for city_id, p in params.items()}
     shell = shell or Shell()
     metrics: dict[str, MatchingMetrics] = {city_id: MatchingMetrics() for city_id in params}
     rankers = {
@@ -162,8 +166,7 @@ async def running(
             asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10, reset=_nothing_to_reset)
         )
         await ensure_outbox_days(pool, clock.now_ms())
-        redis = connect(redis_url)
-        stack.push_async_callback(redis.aclose)
+        redis = await stack.enter_async_context(aclosing(connect(redis_url)))
         token = PeerToken(token_key, "matching")
         location = GrpcLocation(await stack.enter_async_context(peer_channel(location_address)), token)
         pricing = GrpcPricing(await stack.enter_async_context(peer_channel(pricing_address)), token)
@@ -185,6 +188,15 @@ async def running(
         leases = PostgresLeases(pool, worker_id)
         relays = _relays(pool, redis, leases, clock, params, metrics)
         reconciler = Reconciler(leases, store, store, kept_claims, sessions, changer, teller, clock, offers, metrics)
+        solver = await stack.enter_async_context(aclosing(Solver()))
+        windows = PostgresWindows(pool, encode_window_event)
+        batchers = {
+            i: Batcher(
+                cities[i], location, windows, store, sessions, claims, leases, changer, sources[i], solver, clock, p, metrics[i]
+            )
+            for i, p in params.items()
+            if p.in_windows
+        }
         store.on_commit = lambda city_id: relays[city_id].wake()
         dispatcher = Dispatcher(store, store, claims, pricing, changer, teller, notices, clock, offers, timekeeper.lateness)
         servicer = MatchingServicer(  # type: ignore[abstract]  # what is not built, the interceptor answers
@@ -196,8 +208,8 @@ async def running(
             await store.forget_old_requests(clock.now_ms())
             await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
 
-        for relay in relays.values():
-            stack.push_async_callback(relay.close)
+        for close in [duty.close for duty in relays.values()] + [duty.close for duty in batchers.values()]:
+            stack.push_async_callback(close)
         stack.push_async_callback(reconciler.close)
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
@@ -210,6 +222,7 @@ async def running(
             **loops_of(sources),
             **{f"reminder {city_id}": every(_REMINDER_S, partial(watcher.remind, city_id), clock) for city_id in params},
             "sessions": every(_SESSION_RENEWAL_S, sessions.renew, clock),
+            **{f"windows {city_id}": batcher.run for city_id, batcher in batchers.items()},
             **{f"relay {city_id}": relay.run for city_id, relay in relays.items()},
             "reconciler": reconciler.run,
             "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
@@ -224,7 +237,7 @@ async def running(
             beginning=frozenset({"RequestRide"}),
         )
         server = await stack.enter_async_context(serving(spec, listen, token_key, shell=shell))
-        yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays, reconciler)
+        yield Running(server, store, teller, timekeeper, tracker, minder, metrics, relays, reconciler, batchers)
 
 
 def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:

@@ -47,6 +47,7 @@ class AssignmentParams:
     waiting_per_s : by how much more, for every second that the rider has waited already
     idle_credit : how much sooner a driver counts as there, for every second without a ride
     idle_credit_limit_s : at most so much sooner
+    unshown_s : how much later a driver counts as there whose phone did not show the last offer of the same ride
     """
 
     candidates: int = 30
@@ -55,6 +56,7 @@ class AssignmentParams:
     waiting_per_s: float = 10.0
     idle_credit: float = 0.02
     idle_credit_limit_s: float = 30.0
+    unshown_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
@@ -62,7 +64,7 @@ class AssignmentParams:
         for name in ("pickup_limit_s", "waiting_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, not above 0")
-        for name in ("waiting_per_s", "idle_credit", "idle_credit_limit_s"):
+        for name in ("waiting_per_s", "idle_credit", "idle_credit_limit_s", "unshown_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, not 0 or more")
 

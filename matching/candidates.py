@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from matching.model import OfferState, Ride
 from matching.ranking import Candidates, Ranking, RankingParams, rank
 
 if TYPE_CHECKING:
-    from hexhail.kernel.units import Bools
+    from hexhail.kernel.units import Bools, Ints
     from matching.peers import LeftOut
 
 
@@ -34,6 +34,10 @@ class NotOffered(StrEnum):
     UNREACHABLE = "UNREACHABLE"
     CLAIMED = "CLAIMED"
     OUTRANKED = "OUTRANKED"
+    OTHER_RIDE = "OTHER_RIDE"
+    """The window gave the driver to another ride."""
+    DEARER_THAN_WAITING = "DEARER_THAN_WAITING"
+    """The window left the ride waiting rather than have the driver come."""
 
 
 UNSHOWN_LIMIT = 2
@@ -50,6 +54,10 @@ class DriverFacts:
     busy: Bools
     has_live_offer: Bools
     has_session: Bools
+
+    def take(self, rows: Ints) -> DriverFacts:
+        """Of some of them, by row numbers."""
+        return DriverFacts(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,21 @@ class Consideration:
         return sorted(rows, key=self.second_chance.__getitem__) if any(self.second_chance) else rows
 
 
+_BEFORE = (NotOffered.DECLINED_BEFORE, NotOffered.OFFERED_BEFORE, NotOffered.NOT_SHOWN_BEFORE)
+
+
+def asked_before(ride: Ride) -> dict[str, NotOffered | None]:
+    """Who has been asked for this ride in vain, and why are they not asked again? None for those who have a second chance."""
+    # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
+    expired = [o for o in ride.offers if o.state is OfferState.EXPIRED and o.made_at_ms >= ride.search_began_at_ms]
+    unshown = Counter[str](offer.driver_id for offer in expired if not offer.shown_at_ms)
+    asked: dict[str, NotOffered | None] = {
+        driver_id: NotOffered.NOT_SHOWN_BEFORE if times >= UNSHOWN_LIMIT else None for driver_id, times in unshown.items()
+    }
+    asked |= {offer.driver_id: NotOffered.OFFERED_BEFORE for offer in expired if offer.shown_at_ms}
+    return asked | {o.driver_id: NotOffered.DECLINED_BEFORE for o in ride.offers if o.state is OfferState.DECLINED}
+
+
 def consider(
     ride: Ride,
     phase: int,
@@ -99,11 +122,7 @@ def consider(
     """Who can be asked for this ride now, and in which order? `ranked` is their order, or a built-in policy to make it by. What
     stands behind it says what the search for candidates covered, and whose travel times they came with.
     """
-    declined = {offer.driver_id for offer in ride.offers if offer.state is OfferState.DECLINED}
-    # In this search, and by itself: an offer that was withdrawn for another driver's sake says nothing against its own.
-    expired = [o for o in ride.offers if o.state is OfferState.EXPIRED and o.made_at_ms >= ride.search_began_at_ms]
-    ignored = {offer.driver_id for offer in expired if offer.shown_at_ms}
-    unshown = Counter[str](offer.driver_id for offer in expired if not offer.shown_at_ms)
+    before = asked_before(ride)
     ids = candidates.driver_ids
     checks: list[tuple[NotOffered, Bools]] = [
         (NotOffered.UNKNOWN_DRIVER, ~facts.known),
@@ -111,9 +130,7 @@ def consider(
         (NotOffered.SUSPENDED, facts.suspended),
         (NotOffered.BUSY, facts.busy),
         (NotOffered.HAS_OFFER, facts.has_live_offer),
-        (NotOffered.DECLINED_BEFORE, np.array([i in declined for i in ids], dtype=np.bool_)),
-        (NotOffered.OFFERED_BEFORE, np.array([i in ignored for i in ids], dtype=np.bool_)),
-        (NotOffered.NOT_SHOWN_BEFORE, np.array([unshown[i] >= UNSHOWN_LIMIT for i in ids], dtype=np.bool_)),
+        *((reason, np.array([before.get(i) is reason for i in ids], dtype=np.bool_)) for reason in _BEFORE),
         (NotOffered.NO_SESSION, ~facts.has_session),
         (NotOffered.UNREACHABLE, ~np.isfinite(candidates.pickup_eta_s)),
     ]
@@ -133,7 +150,7 @@ def consider(
         as_of_ms,
         travel_times_version,
         travel_times_fell_back,
-        tuple(i in unshown for i in ids),
+        tuple(i in before for i in ids),
         left_out,
     )
 

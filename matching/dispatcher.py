@@ -103,7 +103,7 @@ class Dispatcher:
             notes=notes,
             pickup_at_ms=pickup_at_ms,
         )
-        decision = schedule(ride, now_ms, params) if pickup_at_ms else begin(ride, now_ms)
+        decision = schedule(ride, now_ms, params) if pickup_at_ms else begin(ride, now_ms, params)
         return await self._changer.commit(None, decision, actor, request, answer)
 
     async def rider_event(

@@ -9,6 +9,7 @@ import numpy as np
 from hexhail.api.events.v1 import event_pb2
 from hexhail.api.matching.v1 import ride_pb2
 from matching.model import Fact, FactKind, Ride
+from matching.window import windows_of
 from matching.wire import write_driver, write_offer, write_ride
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from matching.candidates import Consideration
     from matching.store import Change, Driver
+    from matching.window import WindowAssigned
 
 POLICY_VERSION = "1"
 
@@ -74,6 +76,37 @@ def encode_driver_event(driver: Driver, kind: str, now_ms: int, actor: str, note
     else:
         envelope.driver_went_offline.SetInParent()
     return envelope.SerializeToString()
+
+
+def encode_window_event(event: WindowAssigned, number: int) -> bytes:
+    """The envelope of a window of a batched city."""
+    window, driver = event.window, event.assignment.driver
+    pairs, reach = window.pairs(), window.reach
+    assigned = event_pb2.WindowAssigned(
+        window=number,
+        ride_ids=[ride.ride_id for ride in window.rides],
+        driver_ids=window.driver_ids,
+        pair_ride_index=pairs.ride.tolist(),
+        pair_driver_index=pairs.driver.tolist(),
+        pair_cost_milli=pairs.cost_milli.tolist(),
+        pair_chosen=(driver[pairs.ride] == pairs.driver).tolist(),
+        pair_pickup_ms=reach.pickup_ms[window.open].tolist(),
+        waiting_cost_milli=window.waiting_milli.tolist(),
+        ride_versions=[ride.version for ride in window.rides],
+        total_cost_milli=event.assignment.cost_milli,
+        complete=window.complete,
+        travel_times_fell_back=window.travel_times_fell_back,
+    )
+    return event_pb2.Envelope(
+        city_id=window.city_id,
+        aggregate_id=windows_of(window.city_id),
+        version=number,
+        at_ms=window.at_ms,
+        policy_version=POLICY_VERSION,
+        traffic_version=window.travel_times_version,
+        actor="system",
+        window_assigned=assigned,
+    ).SerializeToString()
 
 
 def _envelope(ride: Ride, fact: Fact) -> event_pb2.Envelope:

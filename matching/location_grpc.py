@@ -11,8 +11,9 @@ from hexhail.api.location.v1 import driver_position_pb2 as dp
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1.location_service_pb2_grpc import LocationServiceStub
 from hexhail.kernel.geo import Place
+from hexhail.kernel.units import E7
 from hexhail.rpc.channel import PeerToken, peer_errors
-from matching.peers import DriverPosition, LeftOut, Nearby
+from matching.peers import DriverPosition, LeftOut, Nearby, NearbyMany
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import grpc
 
     from hexhail.kernel.ids import CityId
+    from hexhail.kernel.units import Floats
     from matching.store import Driver
 
 _PEER = "location"
 _DEADLINE_S = 2.0
 _LEFT_OUT = 20
+_HEADING_UNKNOWN = 65_535
 
 
 class GrpcLocation:
@@ -65,6 +68,30 @@ class GrpcLocation:
                 LeftOut(d.driver_id, pb.LeftOutReason.Name(d.reason).removeprefix("LEFT_OUT_REASON_"), d.distance_m)
                 for d in reply.left_out
             ),
+        )
+
+    async def nearby_many(
+        self, city_id: CityId, places: Floats, max_drivers: int, radius_m: float, capabilities: Sequence[str]
+    ) -> NearbyMany:
+        """The nearest fresh available drivers of these places. Raises PEER_UNAVAILABLE, or the reason that location gives."""
+        request = pb.FindNearbyDriversBatchRequest(
+            city_id=city_id,
+            positions=[geo_pb2.LatLng(lat=lat, lng=lng) for lat, lng in places.tolist()],
+            max_drivers=max_drivers,
+            radius_m=radius_m,
+            capabilities=capabilities,
+        )
+        async with peer_errors(_PEER):
+            reply = await self._stub.FindNearbyDriversBatch(request, timeout=_DEADLINE_S, metadata=self._token.metadata())
+        found = reply.drivers
+        heading_cdeg = np.array(found.heading_cdeg, np.float64)
+        return NearbyMany(
+            driver_ids=tuple(found.driver_id),
+            places=np.column_stack((found.lat_e7, found.lng_e7)).astype(np.float64).reshape(-1, 2) / E7,
+            heading_deg=np.where(heading_cdeg == _HEADING_UNKNOWN, np.nan, heading_cdeg / 100.0),
+            searched_radius_m=np.array(reply.searched_radius_m, np.float64),
+            complete=reply.complete,
+            as_of_ms=reply.as_of_ms,
         )
 
     async def positions(self, city_id: CityId, driver_ids: Sequence[str]) -> dict[str, DriverPosition]:

@@ -25,3 +25,6 @@ class MatchingMetrics:
     repairs: Counter[Repair] = field(
         default_factory=Counter, metadata=counted_by("kind", Repair, "What a crash had left behind, and was repaired.")
     )
+    windows: int = counter("Windows of a batched city that were decided here.")
+    window_offers: int = counter("Offers that windows made.")
+    window_waits: int = counter("Times that a window left a ride waiting for the next.")

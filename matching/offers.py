@@ -77,6 +77,8 @@ class OfferParams:
     pickup_limit_s: float = 3_600.0
     no_show_after_s: float = 600.0
     ride_limit_s: float = 6 * 3_600.0
+    in_windows: bool = False
+    """Searching rides wait for the next window of a batched city: only the end of the search is their deadline."""
     schedule: ScheduleParams = field(default_factory=ScheduleParams)
     fees: FeeParams = field(default_factory=FeeParams)
 
@@ -93,12 +95,12 @@ class OfferParams:
         return self.phases[min(number, len(self.phases)) - 1]
 
 
-def begin(ride: Ride, now_ms: int) -> Decision:
-    """A new ride, wanted now: it is searched at once."""
+def begin(ride: Ride, now_ms: int, params: OfferParams | None = None) -> Decision:
+    """A new ride, wanted now: it is searched at once, or in the next window."""
     begun = replace(
         ride, state=RideState.SEARCHING, version=1, updated_at_ms=now_ms, search_began_at_ms=now_ms, next_deadline_ms=now_ms
     )
-    return Decision(begun, (Fact(FactKind.RIDE_REQUESTED),))
+    return Decision(_left_to_windows(begun, params) if params else begun, (Fact(FactKind.RIDE_REQUESTED),))
 
 
 def schedule(ride: Ride, now_ms: int, params: OfferParams) -> Decision:
@@ -132,7 +134,14 @@ def decide(ride: Ride, event: Event, now_ms: int, params: OfferParams) -> Decisi
         return decision
     if after.state not in TRANSITIONS.get(ride.state, {}).get(event.kind, ()):
         raise _illegal(ride, event)
+    after = _left_to_windows(after, params)
     return Decision(replace(after, version=ride.version + 1, updated_at_ms=now_ms), decision.facts)
+
+
+def _left_to_windows(ride: Ride, params: OfferParams) -> Ride:
+    if params.in_windows and ride.state is RideState.SEARCHING:
+        return replace(ride, next_deadline_ms=_search_ends_at_ms(ride, params))
+    return ride
 
 
 def _deadline_passed(ride: Ride, event: DeadlinePassed, now_ms: int, params: OfferParams) -> Decision:
@@ -193,7 +202,7 @@ def _offers_planned(ride: Ride, event: OffersPlanned, now_ms: int, params: Offer
         return Decision(ride)
     if not event.offers:
         # Nobody found by half an answer is not nobody there: the same phase is tried again.
-        widest = event.phase >= len(params.phases) or not event.complete
+        widest = params.in_windows or event.phase >= len(params.phases) or not event.complete
         wait_ms = round(params.retry_s * MS_PER_S) if widest else 0
         deadline_ms = min(now_ms + wait_ms, _search_ends_at_ms(ride, params))
         phase = ride.phase if widest else event.phase

@@ -45,6 +45,24 @@ class Nearby:
     left_out: tuple[LeftOut, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NearbyMany:
+    """Fresh available drivers near any of several places, each once.
+
+    driver_ids : str[n]
+    places : float64[n, 2], lat and lng, degrees
+    heading_deg : float64[n], nan where unknown
+    searched_radius_m : float64[m], about each place nobody nearer than this was left out
+    """
+
+    driver_ids: tuple[str, ...]
+    places: Floats
+    heading_deg: Floats
+    searched_radius_m: Floats
+    complete: bool
+    as_of_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class DriverPosition:
     """Where a driver was when it last reported."""
@@ -71,6 +89,15 @@ class Location(Protocol):
 
     async def tell(self, city_id: CityId, epoch: str, drivers: Sequence[Driver], completes_snapshot: bool) -> int:
         """Who is available; how many of them was news? Raises EPOCH_CHANGED."""
+
+
+class Surroundings(Protocol):
+    """Who is near many places? Raises PEER_UNAVAILABLE, or the reason that location gives."""
+
+    async def nearby_many(
+        self, city_id: CityId, places: Floats, max_drivers: int, radius_m: float, capabilities: Sequence[str]
+    ) -> NearbyMany:
+        """The nearest fresh available drivers of each of these places, float64[m, 2], taken together."""
 
 
 class Pricing(Protocol):

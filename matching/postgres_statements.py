@@ -297,3 +297,18 @@ SELECT * FROM matching.offers
  WHERE city_id = $1 AND driver_id = $2 AND (state = 'LIVE' OR offer_id = ANY($3))
  ORDER BY made_at_ms, offer_id
 """
+
+# The oldest first: where there are more than one window takes, nobody is passed over for long.
+SEARCHING = (
+    _RIDE_WITH_OFFERS
+    + """
+ WHERE r.city_id = $1 AND r.state = 'SEARCHING'
+ ORDER BY r.requested_at_ms, r.ride_id LIMIT $2
+"""
+)
+
+NEXT_WINDOW = """
+INSERT INTO matching.windows AS w (city_id, number) VALUES ($1, 1)
+ON CONFLICT (city_id) DO UPDATE SET number = w.number + 1
+RETURNING number
+"""

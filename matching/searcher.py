@@ -8,14 +8,12 @@ import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError, Reason
-from hexhail.kernel.geo import bearings_deg
 from hexhail.kernel.ids import DriverId, OfferId, mint
 from hexhail.kernel.units import MS_PER_S
-from matching.candidates import DriverFacts, consider, with_outcome
+from matching.candidates import consider, with_outcome
+from matching.driver_columns import candidates_of, facts_of
 from matching.model import OffersPlanned, PlannedOffer, RideState
 from matching.offers import next_phase
-from matching.ranking import Candidates
-from matching.records import acceptance_milli, idle_s
 from matching.store import Conflict
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from matching.params import MatchingParams
     from matching.peers import Location, Nearby
     from matching.policies import Ranker
-    from matching.store import Claims, Driver, Drivers, Rides, Sessions
+    from matching.store import Claims, Drivers, Rides, Sessions
     from routing.model import Floats32, Router
     from routing.sources import RouterSource
 
@@ -125,29 +123,21 @@ class Searcher:
 
         eta_s = await self._sources[ride.city_id].ask(pickup_times)
         rows = [known.get(i) for i in ids]
-        candidates = Candidates(
-            driver_ids=ids,
-            distance_m=np.concatenate([page.distance_m for page in pages]),
-            pickup_eta_s=np.asarray(eta_s.value, np.float64),
-            rating_milli=np.array([r.rating_milli if r else 0 for r in rows], np.int64),
-            acceptance_milli=acceptance_milli(
-                np.array([r.record.shown_milli if r else 0 for r in rows], np.int64),
-                np.array([r.record.accepted_milli if r else 0 for r in rows], np.int64),
-            ),
-            heading_deg=np.concatenate([page.heading_deg for page in pages]),
-            bearing_deg=bearings_deg(places[:, 0], places[:, 1], ride.pickup.lat, ride.pickup.lng),
-            idle_s=idle_s(
-                np.array([r.free_since_ms if r else 0 for r in rows], np.int64),
-                np.array([r is not None and r.free for r in rows], np.bool_),
-                now_ms,
-            ),
-            capabilities=tuple(frozenset(r.capabilities) if r else frozenset() for r in rows),
+        candidates = candidates_of(
+            ids,
+            rows,
+            places,
+            np.concatenate([page.heading_deg for page in pages]),
+            np.concatenate([page.distance_m for page in pages]),
+            np.asarray(eta_s.value, np.float64),
+            ride.pickup,
+            now_ms,
         )
         return consider(
             ride,
             phase,
             candidates,
-            _facts(rows, ids, with_session),
+            facts_of(ids, rows, with_session),
             await self._rankers[ride.city_id].rank(candidates),
             searched_radius_m=pages[-1].searched_radius_m,
             complete=all(page.complete for page in pages),
@@ -200,17 +190,3 @@ class Searcher:
             if error.reason is not Reason.STORE_UNAVAILABLE:
                 raise
             log.warning("claims left to expire", reason=error.reason, ride_id=ride.ride_id)
-
-
-def _facts(rows: list[Driver | None], ids: tuple[str, ...], with_session: set[str]) -> DriverFacts:
-    def column(values: list[bool]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        return np.array(values, np.bool_)
-
-    return DriverFacts(
-        known=column([r is not None for r in rows]),
-        online=column([r is not None and r.online for r in rows]),
-        suspended=column([r is not None and r.suspended for r in rows]),
-        busy=column([r is not None and bool(r.ride_id) for r in rows]),
-        has_live_offer=column([r is not None and r.has_live_offer for r in rows]),
-        has_session=column([i in with_session for i in ids]),
-    )

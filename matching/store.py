@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matching.progress import Check, Watch
     from matching.reconciling import HeldClaim
     from matching.relaying import LoggedEvent, Page, Telling
+    from matching.window import WindowAssigned
 
 DriverKey = tuple[CityId, DriverId]
 
@@ -244,6 +245,16 @@ class Sessions(Protocol):
 
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of them that do, on whichever worker."""
+
+
+class Windows(Protocol):
+    """Rides that wait for a window, and the log of windows. Raises STORE_UNAVAILABLE when PostgreSQL does not answer."""
+
+    async def searching(self, city_id: CityId, limit: int) -> list[Ride]:
+        """Rides that nobody is asked about now, those that were requested first."""
+
+    async def log(self, event: WindowAssigned) -> int:
+        """Keeps what a window was decided by; its number."""
 
 
 class Leases(Protocol):

@@ -136,8 +136,10 @@ class Timekeeper:
         if ride.state in OPEN and ride.next_deadline_ms is not None:
             self.lateness.see(ride.next_deadline_ms, self._clock.now_ms())
         try:
-            if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), self._params[ride.city_id]):
-                await self._searcher.search(ride)
+            params = self._params[ride.city_id]
+            if ride.state is RideState.SEARCHING and not search_is_over(ride, self._clock.now_ms(), params):
+                if not params.in_windows:  # else the next window has it; such a deadline is from before the city was batched
+                    await self._searcher.search(ride)
             elif ride.state is RideState.SCHEDULED:
                 await self._begin_search(ride)
             else:

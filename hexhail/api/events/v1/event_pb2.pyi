@@ -826,7 +826,9 @@ Global___RideEnded: _TypeAlias = RideEnded  # noqa: Y015
 
 @_typing.final
 class WindowAssigned(_message.Message):
-    """One batch window: what was solved and what came out."""
+    """One window of a batched city: all that it was decided by, and what came out. Its aggregate_id is "windows/" and the city. What
+    became of each ride, its own events say: a window's wish comes to nothing where the ride has gone on meanwhile.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -837,19 +839,48 @@ class WindowAssigned(_message.Message):
     PAIR_DRIVER_INDEX_FIELD_NUMBER: _builtins.int
     PAIR_COST_MILLI_FIELD_NUMBER: _builtins.int
     PAIR_CHOSEN_FIELD_NUMBER: _builtins.int
+    PAIR_PICKUP_MS_FIELD_NUMBER: _builtins.int
+    WAITING_COST_MILLI_FIELD_NUMBER: _builtins.int
+    RIDE_VERSIONS_FIELD_NUMBER: _builtins.int
+    TOTAL_COST_MILLI_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FELL_BACK_FIELD_NUMBER: _builtins.int
     window: _builtins.int
+    """Of the city's, from 1; the envelope's version too."""
+    total_cost_milli: _builtins.int
+    """Of all pairs made and of all waits."""
+    complete: _builtins.bool
+    """False where more drivers may have been there."""
+    travel_times_fell_back: _builtins.bool
+    """The city's own router did not answer, so that another one gave the times."""
     @_builtins.property
-    def ride_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ride_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In order, and so are drivers: their numbers are what ties end on."""
+
     @_builtins.property
     def driver_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def pair_ride_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def pair_ride_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The pairs that could be made, as columns, by ride."""
+
     @_builtins.property
     def pair_driver_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
-    def pair_cost_milli(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def pair_cost_milli(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Thousandths of a second."""
+
     @_builtins.property
     def pair_chosen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    @_builtins.property
+    def pair_pickup_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The time to the pickup, by road."""
+
+    @_builtins.property
+    def waiting_cost_milli(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What it would have cost to leave each ride to the next window, and at which version each was."""
+
+    @_builtins.property
+    def ride_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -860,10 +891,16 @@ class WindowAssigned(_message.Message):
         pair_driver_index: _abc.Iterable[_builtins.int] | None = ...,
         pair_cost_milli: _abc.Iterable[_builtins.int] | None = ...,
         pair_chosen: _abc.Iterable[_builtins.bool] | None = ...,
+        pair_pickup_ms: _abc.Iterable[_builtins.int] | None = ...,
+        waiting_cost_milli: _abc.Iterable[_builtins.int] | None = ...,
+        ride_versions: _abc.Iterable[_builtins.int] | None = ...,
+        total_cost_milli: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+        travel_times_fell_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_ids", b"driver_ids", "pair_chosen", b"pair_chosen", "pair_cost_milli", b"pair_cost_milli", "pair_driver_index", b"pair_driver_index", "pair_ride_index", b"pair_ride_index", "ride_ids", b"ride_ids", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "driver_ids", b"driver_ids", "pair_chosen", b"pair_chosen", "pair_cost_milli", b"pair_cost_milli", "pair_driver_index", b"pair_driver_index", "pair_pickup_ms", b"pair_pickup_ms", "pair_ride_index", b"pair_ride_index", "ride_ids", b"ride_ids", "ride_versions", b"ride_versions", "total_cost_milli", b"total_cost_milli", "travel_times_fell_back", b"travel_times_fell_back", "waiting_cost_milli", b"waiting_cost_milli", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
