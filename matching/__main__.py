@@ -56,7 +56,7 @@ from routing.city import sources_of
 from routing.sources import loops_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from redis.asyncio import Redis
@@ -98,6 +98,11 @@ class Running:
 
 async def _nothing_to_reset(_connection: object) -> None:
     """Our statements change no session: the default reset would cost a round trip for every use of a connection."""
+
+
+async def _give_up(duties: Sequence[Relay | Batcher | Reconciler]) -> None:
+    for duty in duties:
+        await duty.close()
 
 
 async def _bring_up_to_date(postgres_dsn: str) -> None:
@@ -208,9 +213,7 @@ async def running(
             await store.forget_old_requests(clock.now_ms())
             await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
 
-        for close in [duty.close for duty in relays.values()] + [duty.close for duty in batchers.values()]:
-            stack.push_async_callback(close)
-        stack.push_async_callback(reconciler.close)
+        stack.push_async_callback(_give_up, (*relays.values(), *batchers.values(), reconciler))
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
         loops = {

@@ -256,20 +256,20 @@ class Batcher:
         ride, now_ms = window.rides[number], self._clock.now_ms()
         if not driver_id and now_ms < self._told_waiting_ms.get(ride.ride_id, 0) + self._params.batch.told_waiting_s * MS_PER_S:
             return 0
-        consideration = self._consideration(scene, window, number)
-        claimed = bool(driver_id) and await self._claim(ride, driver_id)
-        outcome = with_window_outcome(consideration, driver_id, given, claimed=bool(driver_id) and not claimed)
-        planned = (_offer(ride, outcome, driver_id, now_ms),) if claimed else ()
+        if driver_id and not await self._claim(ride, driver_id):
+            return 0  # somebody else is asking that driver, perhaps another leader, and perhaps for this very ride
+        outcome = with_window_outcome(self._consideration(scene, window, number), driver_id, given)
+        planned = (_offer(ride, outcome, driver_id, now_ms),) if driver_id else ()
         event = OffersPlanned(outcome.phase, planned, outcome.complete, outcome.travel_times_version)
         try:
             decision = self._changer.decide(ride, event)
             await self._changer.commit(ride, decision, "system", consideration=outcome)
         except (Conflict, DomainError) as problem:
             log.info("a window came too late", ride_id=ride.ride_id, problem=str(problem))
-            if claimed:
+            if driver_id:
                 await self._release(ride, driver_id)
             return 0
-        if not claimed:
+        if not driver_id:
             self._told_waiting_ms[ride.ride_id] = now_ms
         return len(planned)
 

@@ -130,20 +130,17 @@ def cost_ranking(driver_ids: Sequence[str], pickup_ms: Ints, cost_milli: Ints) -
     return Ranking(order, -cost_milli, parts, POLICY)
 
 
-def with_window_outcome(consideration: Consideration, driver_id: str, given: set[str], *, claimed: bool = False) -> Consideration:
+def with_window_outcome(consideration: Consideration, driver_id: str, given: set[str]) -> Consideration:
     """The same, with the reasons of those who could have been asked and were not.
 
     driver_id : whom the window gave the ride; empty where it was left waiting
     given : whom it gave any ride
-    claimed : the driver was being asked by somebody else when the offer was to be made
     """
     reasons = list(consideration.reasons)
     for row, other in enumerate(consideration.candidates.driver_ids):
-        if reasons[row]:
+        if reasons[row] or other == driver_id:
             continue
-        if other == driver_id:
-            reasons[row] = NotOffered.CLAIMED.value if claimed else ""
-        elif other in given:
+        if other in given:
             reasons[row] = NotOffered.OTHER_RIDE.value
         else:
             reasons[row] = (NotOffered.OUTRANKED if driver_id else NotOffered.DEARER_THAN_WAITING).value

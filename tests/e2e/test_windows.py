@@ -109,7 +109,7 @@ async def test_the_log_has_what_a_window_was_decided_by(stores: Stores) -> None:
         (logged,) = await events(world, "WINDOW_ASSIGNED")
         window = logged.window_assigned
         assert (logged.aggregate_id, logged.version, window.window) == ("windows/gridport", 1, 1)
-        assert (list(window.ride_ids), list(window.driver_ids)) == ([first.ride_id, second.ride_id], ["d1", "d2"])
+        assert (list(window.ride_ids), list(window.driver_ids)) == (sorted([first.ride_id, second.ride_id]), ["d1", "d2"])
         columns = (window.pair_ride_index, window.pair_driver_index, window.pair_cost_milli, window.waiting_cost_milli)
         ride, driver, cost, waiting = (np.array(column, dtype=np.int64) for column in columns)
         again = assign(Pairs(ride, driver, cost), waiting, len(window.driver_ids))
@@ -174,13 +174,13 @@ async def test_a_ride_without_a_driver_waits_and_then_expires_as_ever(stores: St
 
 
 async def test_two_leaders_at_once_do_no_harm(stores: Stores) -> None:
-    """Each offers every ride: PostgreSQL lets one offer through for a ride, and one for a driver."""
+    """Each would offer every ride: a claim or PostgreSQL lets one offer through for a ride, and one for a driver."""
     async with world_of(stores, batched()) as world, phones(world, [at(n) for n in range(6)]) as crowd:
         await kill_leader(world)
         passengers = await riders(world, 0.4, 1.4, 2.4, 3.4)
         made = await asyncio.gather(leader(world).window(), another(world).window(), another(world).window())
 
-        assert sum(made) == 4
+        assert sum(made) + await leader(world).window() == 4  # whom two wishes for one driver left out, the next window has
         await until(lambda: sum(len(phone.live()) for phone in crowd) == 4, "not every ride is offered")
         offered = [offer for phone in crowd for offer in phone.offers.values()]
         assert {offer.ride_id for offer in offered} == {passenger.ride_id for passenger in passengers}
@@ -213,7 +213,7 @@ async def test_a_stale_leader_does_no_harm_even_without_claims(stores: Stores) -
         await riders(world, 0.4, 1.4, 2.4)
         made = await asyncio.gather(leader(world).window(), another(world).window())
 
-        assert sum(made) == 3
+        assert sum(made) + await leader(world).window() == 3
         await until(lambda: sum(len(phone.live()) for phone in crowd) == 3, "not every ride is offered")
         assert max(len(phone.offers) for phone in crowd) == 1
 

@@ -110,18 +110,17 @@ def test_costs_are_times_less_what_idling_earns_and_waits_grow() -> None:
     assert made(seen) == ["d2"]
 
 
-def outcome(driver_id: str, given: set[str], *, claimed: bool = False) -> list[str]:
+def outcome(driver_id: str, given: set[str]) -> list[str]:
     someone = candidates(*DRIVERS)
     ranking = cost_ranking(DRIVERS, np.array([30, 10, 20]), np.array([30, 10, 5]))
     assert ranking.order.tolist() == [2, 1, 0]
     before = Consideration(1, ranking.policy, someone, ranking, ("OFFLINE", "", ""), 1_000.0, True, NOW_MS)
-    return list(with_window_outcome(before, driver_id, given, claimed=claimed).reasons)
+    return list(with_window_outcome(before, driver_id, given).reasons)
 
 
 def test_everybody_who_was_not_asked_has_a_reason() -> None:
     assert outcome("d2", {"d2", "d3"}) == ["OFFLINE", "", "OTHER_RIDE"]
     assert outcome("d2", {"d2"}) == ["OFFLINE", "", "OUTRANKED"]
-    assert outcome("d2", {"d2"}, claimed=True) == ["OFFLINE", "CLAIMED", "OUTRANKED"]
     assert outcome("", {"d3"}) == ["OFFLINE", "DEARER_THAN_WAITING", "OTHER_RIDE"]
 
 
