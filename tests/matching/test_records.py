@@ -13,7 +13,9 @@ from matching.model import (
     DeadlinePassed,
     Decision,
     DriverCancelled,
+    DriverSilent,
     EndedByOperator,
+    NoProgress,
     OfferAccepted,
     OfferDeclined,
     OfferShown,
@@ -58,6 +60,13 @@ def test_a_ride_given_back_was_not_accepted() -> None:
     ride = decide(offered("d1"), OfferAccepted("o-d1"), NOW_MS, OfferParams()).ride
     assert answers(ride, decide(ride, DriverCancelled("d1"), NOW_MS, OfferParams())) == [("d1", Answer.GIVEN_BACK)]
     assert run(Answer.ACCEPTED, Answer.GIVEN_BACK) == run(Answer.NOT_TAKEN)
+
+
+def test_who_does_not_drive_to_the_pickup_has_not_accepted_and_whose_phone_died_has() -> None:
+    ride = decide(offered("d1"), OfferAccepted("o-d1"), NOW_MS, OfferParams()).ride
+    stuck, silent = NoProgress("d1", ride.version), DriverSilent("d1", ride.version)
+    assert answers(ride, decide(ride, stuck, NOW_MS, OfferParams())) == [("d1", Answer.GIVEN_BACK)]
+    assert answers(ride, decide(ride, silent, NOW_MS, OfferParams())) == []
 
 
 def test_what_an_operator_does_is_not_the_drivers_doing() -> None:
