@@ -24,10 +24,11 @@ local value = redis.call('GET', KEYS[1])
 if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then return redis.call('DEL', KEYS[1]) end
 return 0
 """
-# Ours if nobody holds it, or if the holder's time is over by our clock: the key's own lifetime only collects garbage.
+# Ours if nobody holds it, or if the holder's time is over by our clock: the key's own lifetime only collects garbage. Ours too
+# if it was ours before: a ride that asks a driver again does not wait for its own last claim to be given back.
 _CLAIM = """
 local value = redis.call('GET', KEYS[1])
-if value then
+if value and string.sub(value, 1, string.len(ARGV[1]) + 1) ~= ARGV[1] .. '|' then
   local expires = tonumber(string.match(value, '|(%d+)$'))
   if expires and expires > tonumber(ARGV[3]) then return 0 end
 end

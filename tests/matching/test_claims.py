@@ -67,6 +67,15 @@ async def test_drivers_are_claimed_one_by_one(claims: RedisClaims) -> None:
     assert await claims.claim_drivers(CITY, [], "ride-b", 60_000) == []
 
 
+async def test_a_ride_claims_again_what_it_holds_itself(claims: RedisClaims, clock: ManualClock) -> None:
+    """Given an offer that has just ended, and its claim not given back yet: the ride's next search may ask the driver."""
+    assert await claims.claim_drivers(CITY, ["d1"], "ride-1", 1_000) == [True]
+    clock.advance(999)
+    assert await claims.claim_drivers(CITY, ["d1"], "ride-1", 1_000) == [True]
+    clock.advance(999)
+    assert await claims.claim_drivers(CITY, ["d1"], "ride-10", 1_000) == [False]
+
+
 async def test_only_the_owner_gives_a_claim_back(claims: RedisClaims) -> None:
     """Also not one whose name the owner's begins with."""
     assert await claims.claim_drivers(CITY, ["d1"], "ride-10", 60_000) == [True]
