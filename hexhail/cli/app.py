@@ -21,6 +21,7 @@ from hexhail.cli.bench import bench_commands
 from hexhail.cli.chaos import add_chaos
 from hexhail.cli.city import city_commands
 from hexhail.cli.errors import ServiceError
+from hexhail.cli.events import add_events
 from hexhail.cli.explain import add_explain
 from hexhail.cli.folders import temporary_data_dir
 from hexhail.cli.running import (
@@ -278,6 +279,7 @@ def _operator_token(settings: Settings) -> str:
     return mint_token(load_or_make_key(settings.data_dir, TOKEN_KEY), Role.OPERATOR, "hexhail")
 
 
+add_events(app, _settings, _run)
 add_explain(app, _settings, _run, addresses_of, _operator_token)
 app.add_typer(city_commands(_fail), name="city")
 app.add_typer(traffic_commands(_settings, _fail), name="traffic")
