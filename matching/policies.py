@@ -109,6 +109,11 @@ class Ranker:
         self._record = _Record()
         self._turn = asyncio.Lock()
 
+    @property
+    def is_built_in(self) -> bool:
+        """Is the city's policy one of ours, which needs none of this?"""
+        return self._is_built_in
+
     async def rank(self, candidates: Candidates) -> Ranking:
         """In which order are these drivers asked? Never raises for what an installed policy does."""
         self._metrics.rankings += 1
@@ -116,30 +121,39 @@ class Ranker:
             return rank(candidates, self._params)
         if not len(candidates):
             return ranking_by(self._params.policy, {}, candidates, self._params)
+        try:
+            parts = await self.parts(candidates, self._params.policy_limit_ms)
+        except PolicyError as error:
+            return replace(rank(candidates, self._fallback), failed_policy=self._params.policy, failure=error.failure)
+        return ranking_by(self._params.policy, parts, candidates, self._params)
+
+    async def parts(self, candidates: Candidates, limit_ms: float) -> dict[str, Ints]:
+        """What its scores are made of, checked. Raises PolicyError where it fails or rests, which is counted and told here."""
         if self._clock.now_ms() < self._record.off_until_ms:
-            return self._by_fallback(candidates, PolicyFailure.SWITCHED_OFF)
+            self._metrics.policy_failures[PolicyFailure.SWITCHED_OFF] += 1
+            raise PolicyError(PolicyFailure.SWITCHED_OFF, "rests")
         try:
             async with self._turn:  # one question at a time: a policy need not be safe for threads
-                parts = await self._asked(candidates)
+                parts = await self._asked(candidates, limit_ms)
         except PolicyError as error:
             self._failed(error)
-            return self._by_fallback(candidates, error.failure)
+            raise
         if self._record.failures_in_a_row:
             log.info("policy works again", city_id=self._city_id, policy=self._params.policy)
             self._record.failures_in_a_row = 0
-        return ranking_by(self._params.policy, parts, candidates, self._params)
+        return parts
 
-    async def _asked(self, candidates: Candidates) -> dict[str, Ints]:
+    async def _asked(self, candidates: Candidates, limit_ms: float) -> dict[str, Ints]:
         if self._record.stuck is not None and self._record.stuck.is_alive():
             raise PolicyError(PolicyFailure.TOO_SLOW, "is still at work on an earlier question")
         theirs = candidates.take(range(len(candidates)))  # what they change, they change in a copy
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         thread = _beside_the_loop(lambda: self._policy(theirs, self._params), answer)
-        _, late = await asyncio.wait({answer}, timeout=self._params.policy_limit_ms / MS_PER_S)
+        _, late = await asyncio.wait({answer}, timeout=limit_ms / MS_PER_S)
         if late:
             self._record.stuck = thread
             answer.cancel()
-            raise PolicyError(PolicyFailure.TOO_SLOW, f"took more than {self._params.policy_limit_ms:g} ms")
+            raise PolicyError(PolicyFailure.TOO_SLOW, f"took more than {limit_ms:g} ms")
         error = answer.exception()
         if error is not None:
             raise PolicyError(PolicyFailure.RAISED, f"{type(error).__name__}: {error}, {_place_of(error)}") from error
@@ -148,16 +162,13 @@ class Ranker:
     def _failed(self, error: PolicyError) -> None:
         record, about = self._record, {"city_id": self._city_id, "policy": self._params.policy}
         record.failures_in_a_row += 1
+        self._metrics.policy_failures[error.failure] += 1
         log.warning("policy failed", **about, failure=error.failure, detail=str(error))
         if record.failures_in_a_row >= self._params.policy_failures:
             record.off_until_ms = self._clock.now_ms() + round(self._params.policy_rest_s * MS_PER_S)
             log.error(
                 "policy switched off for a while", **about, failures=record.failures_in_a_row, rest_s=self._params.policy_rest_s
             )
-
-    def _by_fallback(self, candidates: Candidates, failure: PolicyFailure) -> Ranking:
-        self._metrics.policy_failures[failure] += 1
-        return replace(rank(candidates, self._fallback), failed_policy=self._params.policy, failure=failure)
 
 
 def _beside_the_loop(work: Callable[[], object], answer: asyncio.Future[object]) -> threading.Thread:
