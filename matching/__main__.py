@@ -197,7 +197,20 @@ async def running(
         windows = PostgresWindows(pool, encode_window_event)
         batchers = {
             i: Batcher(
-                cities[i], location, windows, store, sessions, claims, leases, changer, sources[i], solver, clock, p, metrics[i]
+                cities[i],
+                location,
+                windows,
+                store,
+                sessions,
+                claims,
+                leases,
+                changer,
+                sources[i],
+                rankers[i],
+                solver,
+                clock,
+                p,
+                metrics[i],
             )
             for i, p in params.items()
             if p.in_windows

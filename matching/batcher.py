@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
 
 from hexhail.kernel.errors import DomainError
-from hexhail.kernel.geo import distances_m
+from hexhail.kernel.geo import bearings_deg, distances_m
 from hexhail.kernel.ids import DriverId, OfferId, mint
 from hexhail.kernel.units import MS_PER_S, Ints
 from matching.candidates import consider
 from matching.driver_columns import candidates_of, facts_of, idle_of
 from matching.model import OffersPlanned, PlannedOffer
 from matching.offers import next_phase
+from matching.ranking import PolicyError
 from matching.solver import SolverError
 from matching.store import Conflict
-from matching.window import Reach, Window, WindowAssigned, cost_ranking, given_to, window_of, with_window_outcome
+from matching.window import Reach, Scores, Window, WindowAssigned, given_to, ranking_in, window_of, with_window_outcome
 from routing.soonest import Soonest, soonest
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from matching.model import Ride
     from matching.params import MatchingParams
     from matching.peers import NearbyMany, Surroundings
+    from matching.policies import Ranker
+    from matching.ranking import Candidates
     from matching.solver import Solver
     from matching.store import Claims, Driver, Drivers, Leases, Sessions, Windows
     from routing.model import Router
@@ -88,6 +91,7 @@ class Batcher:
         leases: Leases,
         changer: Changer,
         source: RouterSource,
+        ranker: Ranker,
         solver: Solver,
         clock: Clock,
         params: MatchingParams,
@@ -102,6 +106,7 @@ class Batcher:
         self._leases = leases
         self._changer = changer
         self._source = source
+        self._ranker = ranker
         self._solver = solver
         self._clock = clock
         self._params = params
@@ -151,6 +156,7 @@ class Batcher:
             travel_times_version=scene.travel_times_version,
             travel_times_fell_back=scene.travel_times_fell_back,
             complete=scene.complete,
+            scores=None if self._ranker.is_built_in else await self._scores(scene, rides),
         )
         assignment = await self._solver.assign(window.pairs(), window.waiting_milli, len(scene.ids))
         await self._windows.log(WindowAssigned(window, assignment))
@@ -251,6 +257,29 @@ class Batcher:
             known |= await self._drivers.drivers(self._city.city_id, ids[first : first + _DRIVERS_AT_ONCE])
         return tuple(known.get(driver_id) for driver_id in ids)
 
+    async def _scores(self, scene: _Scene, rides: Sequence[Ride]) -> Scores:
+        """What the city's own policy says of every pair, or why it says nothing."""
+        policy, reach, now_ms = self._params.ranking.policy, scene.reach, self._clock.now_ms()
+
+        def pairs() -> Candidates:
+            pickups, places = _pickups(rides)[reach.ride], scene.places[reach.driver]
+            nowhere, here = np.zeros(len(scene.ids)), rides[0].pickup
+            drivers = candidates_of(scene.ids, scene.known, scene.places, scene.heading_deg, nowhere, nowhere, here, now_ms)
+            return replace(
+                drivers.take(reach.driver),
+                distance_m=distances_m(pickups[:, 0], pickups[:, 1], places[:, 0], places[:, 1]),
+                pickup_eta_s=reach.pickup_ms / MS_PER_S,
+                bearing_deg=bearings_deg(places[:, 0], places[:, 1], pickups[:, 0], pickups[:, 1]),
+            )
+
+        if not len(reach.ride):
+            return Scores(policy, {})
+        try:
+            parts = await self._ranker.parts(await asyncio.to_thread(pairs), self._params.batch.policy_limit_ms)
+        except PolicyError as error:
+            return Scores(policy, {}, error.failure)
+        return Scores(policy, parts)
+
     async def _applied(self, scene: _Scene, window: Window, number: int, driver_id: str, given: set[str]) -> int:
         """Makes the ride's offer, or says now and then why it waits; the offers made. The ride may have gone on meanwhile."""
         ride, now_ms = window.rides[number], self._clock.now_ms()
@@ -295,7 +324,7 @@ class Batcher:
             next_phase(ride),
             candidates,
             scene.facts.take(rows),
-            cost_ranking(ids, pickup_ms, window.cost_milli[first:end]),
+            ranking_in(window, number),
             searched_radius_m=scene.radius_m[ride.ride_id],
             complete=scene.complete,
             as_of_ms=scene.as_of_ms,

@@ -47,6 +47,7 @@ class BatchParams:
     radius_m : how far from the pickup it looks
     max_rides : of one window; those requested first
     told_waiting_s : of a ride left waiting, the candidates are logged so often
+    policy_limit_ms : so long an installed policy may take for all pairs of a window
     """
 
     window_s: float = 2.0
@@ -55,12 +56,13 @@ class BatchParams:
     radius_m: float = 5_000.0
     max_rides: int = 5_000
     told_waiting_s: float = 10.0
+    policy_limit_ms: float = 200.0
     assignment: AssignmentParams = field(default_factory=AssignmentParams)
 
     def __post_init__(self) -> None:
         """Raises ValueError where a leader's lease would run out between its windows, or where a window would be empty."""
-        if self.window_s <= 0 or self.radius_m <= 0 or self.told_waiting_s <= 0:
-            raise ValueError("window_s, radius_m and told_waiting_s must be above 0")
+        if min(self.window_s, self.radius_m, self.told_waiting_s, self.policy_limit_ms) <= 0:
+            raise ValueError("window_s, radius_m, told_waiting_s and policy_limit_ms must be above 0")
         if self.lease_s <= self.window_s:
             raise ValueError("lease_s must be above window_s: the leader renews it with every window")
         if not 1 <= self.looked_at <= 1_000 or not 1 <= self.max_rides <= 50_000:

@@ -146,9 +146,8 @@ class Ranker:
     async def _asked(self, candidates: Candidates, limit_ms: float) -> dict[str, Ints]:
         if self._record.stuck is not None and self._record.stuck.is_alive():
             raise PolicyError(PolicyFailure.TOO_SLOW, "is still at work on an earlier question")
-        theirs = candidates.take(range(len(candidates)))  # what they change, they change in a copy
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        thread = _beside_the_loop(lambda: self._policy(theirs, self._params), answer)
+        thread = _beside_the_loop(lambda: self._policy(_copy_of(candidates), self._params), answer)
         _, late = await asyncio.wait({answer}, timeout=limit_ms / MS_PER_S)
         if late:
             self._record.stuck = thread
@@ -198,6 +197,11 @@ def _beside_the_loop(work: Callable[[], object], answer: asyncio.Future[object])
     thread = threading.Thread(target=run, name="ranking policy", daemon=True)
     thread.start()
     return thread
+
+
+def _copy_of(candidates: Candidates) -> Candidates:
+    """What a policy changes, it changes there."""
+    return candidates.take(range(len(candidates)))
 
 
 def _place_of(error: BaseException) -> str:

@@ -13,13 +13,14 @@ from matching.candidates import NotOffered, asked_before
 from matching.ranking import Ranking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hexhail.kernel.ids import CityId
     from hexhail.kernel.units import Bools, Floats, Ints
     from matching.assignment import Assignment, AssignmentParams
     from matching.candidates import Consideration, DriverFacts
     from matching.model import Ride
+    from matching.ranking import PolicyFailure
 
 POLICY = "batched"
 """Names the ranking of a window's considerations: the cheapest pair first."""
@@ -44,12 +45,25 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What the city's own policy says of all pairs of a window.
+
+    parts : name -> int64[n], thousandths, of each pair of `reach`; empty where it failed
+    """
+
+    policy: str
+    parts: Mapping[str, Ints]
+    failure: PolicyFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """What a window is decided by. Rides and drivers are in the order of their ids, so that ties end on these.
 
     cost_milli : int64[n], of each pair of `reach`
     open : bool[n], the pairs that can be made
     waiting_milli : int64[n_rides]
+    scores : None where the city has no policy of its own
     """
 
     city_id: CityId
@@ -63,6 +77,7 @@ class Window:
     travel_times_version: str
     travel_times_fell_back: bool
     complete: bool
+    scores: Scores | None = None
 
     def pairs(self) -> Pairs:
         """Those that can be made."""
@@ -91,10 +106,12 @@ def window_of(
     travel_times_version: str,
     travel_times_fell_back: bool,
     complete: bool,
+    scores: Scores | None = None,
 ) -> Window:
     """Which pairs can be made, and what would they and the waits cost?
 
     facts, idle_s : of the drivers, in the order of their ids
+    scores : of the city's own policy; a pair's cost is then its score below zero
     Of each ride, as many as `params.candidates` who are there soonest of those who can be asked.
     """
     free = facts.known & facts.online & facts.has_session & ~(facts.suspended | facts.busy | facts.has_live_offer)
@@ -108,19 +125,39 @@ def window_of(
     can &= _rank(reach.ride, can) < params.candidates
     late_s = np.where(_among(reach, again, len(driver_ids)), params.unshown_s, 0.0)
     waited_s = np.array([max(now_ms - ride.search_began_at_ms, 0) / MS_PER_S for ride in rides], np.float64)
+    if scores is None or scores.failure is not None:
+        cost_milli = pair_cost_milli(reach.pickup_ms / MS_PER_S + late_s, idle_s[reach.driver], params)
+    else:
+        cost_milli = np.rint(late_s * MS_PER_S).astype(np.int64) - sum(scores.parts.values())
     return Window(
         city_id=city_id,
         at_ms=now_ms,
         rides=tuple(rides),
         driver_ids=tuple(driver_ids),
         reach=reach,
-        cost_milli=pair_cost_milli(reach.pickup_ms / MS_PER_S + late_s, idle_s[reach.driver], params),
+        cost_milli=cost_milli,
         open=can,
         waiting_milli=waiting_cost_milli(waited_s, params),
         travel_times_version=travel_times_version,
         travel_times_fell_back=travel_times_fell_back,
         complete=complete,
+        scores=scores,
     )
+
+
+def ranking_in(window: Window, number: int) -> Ranking:
+    """One ride's pairs as a ranking, in the words of the policy whose scores made their costs."""
+    first, end = np.searchsorted(window.reach.ride, (number, number + 1)).tolist()
+    ids = [window.driver_ids[driver] for driver in window.reach.driver[first:end].tolist()]
+    cost_milli, scores = window.cost_milli[first:end], window.scores
+    by_time = cost_ranking(ids, window.reach.pickup_ms[first:end], cost_milli)
+    if scores is None:
+        return by_time
+    if scores.failure is not None:
+        return replace(by_time, failed_policy=scores.policy, failure=scores.failure)
+    parts = {name: part[first:end] for name, part in scores.parts.items()}
+    unshown = -cost_milli - sum(parts.values())
+    return replace(by_time, policy=scores.policy, parts={**parts, "not_shown_before": unshown} if unshown.any() else parts)
 
 
 def cost_ranking(driver_ids: Sequence[str], pickup_ms: Ints, cost_milli: Ints) -> Ranking:

@@ -152,3 +152,30 @@ async def test_a_policy_that_fails_serves_the_ride_by_its_fallback_and_is_named_
         assert (search.policy, search.failed_policy, search.policy_failure) == ("classic", "broken", "NOT_FINITE")
         assert set(search.candidates[0].parts) == {"base", "distance", "rating", "acceptance", "toward_pickup"}
         assert world.matching.metrics["gridport"].policy_failures == {PolicyFailure.NOT_FINITE: 1}
+
+
+def farthest(candidates: Candidates, params: RankingParams) -> dict[str, Any]:
+    """A policy that nobody wants, and that is told from all others."""
+    return {"distance": np.rint(candidates.distance_m * 1000).astype(np.int64)}
+
+
+@pytest.mark.parametrize("policy", ["farthest", "broken"])
+async def test_windows_are_explained_too_and_go_by_the_citys_own_policy_while_it_works(
+    stores: Stores, postgres_dsn: str, valkey: object, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    found = [EntryPoint(policy, f"{__name__}:{policy}", GROUP)]
+    monkeypatch.setattr("matching.policies.entry_points", lambda **_group: found)
+    batch = {"policy_limit_ms": 60_000.0}
+    city = gridport(matching={"dispatch": "batched", "ranking": {"policy": policy}, "batch": batch})
+    async with world_of(stores, city) as world, phones(world, row(2), names=["near", "far"]):
+        ride = await Passenger(world, world.rider()).request()
+        await world.matching.batchers[city.city_id].window()
+        (search,) = (await world.operator().explain_ride(ride.ride_id)).searches
+        reasons = {each.driver_id: each.not_offered_reason for each in search.candidates}
+        if policy == "farthest":
+            assert reasons == {"far": "", "near": "OUTRANKED"}
+            assert (search.policy, search.policy_failure) == ("farthest", "")
+            assert all(each.parts == {"distance": each.score_milli} for each in search.candidates)
+        else:
+            assert reasons == {"near": "", "far": "OUTRANKED"}
+            assert (search.policy, search.failed_policy, search.policy_failure) == ("batched", "broken", "NOT_FINITE")

@@ -14,7 +14,8 @@ from matching.candidates import Consideration, DriverFacts
 from matching.model import DeadlinePassed, Offer, OfferDeclined, OffersPlanned, OfferState, PlannedOffer, RideState
 from matching.offers import OfferParams, begin, decide
 from matching.params import BatchParams, Dispatch, MatchingParams
-from matching.window import Reach, cost_ranking, given_to, window_of, with_window_outcome
+from matching.ranking import PolicyFailure
+from matching.window import Reach, Scores, cost_ranking, given_to, ranking_in, window_of, with_window_outcome
 from tests.matching.rides import NOW_MS, candidates, searching
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def asked(ride: Ride, driver_id: str, state: OfferState, shown_at_ms: int = 0) -
 
 
 def window(
-    rides: list[Ride], drivers: DriverFacts, pickup_s: list[list[float]], idle_s: tuple[float, ...] = (0.0,) * 3
+    rides: list[Ride],
+    drivers: DriverFacts,
+    pickup_s: list[list[float]],
+    idle_s: tuple[float, ...] = (0.0,) * 3,
+    scores: Scores | None = None,
 ) -> Window:
     """Seconds by ride and driver, in the order of time as `soonest` gives them."""
     order = [sorted(range(len(row)), key=row.__getitem__) for row in pickup_s]
@@ -63,6 +68,7 @@ def window(
         travel_times_version="v",
         travel_times_fell_back=False,
         complete=True,
+        scores=scores,
     )
 
 
@@ -108,6 +114,32 @@ def test_costs_are_times_less_what_idling_earns_and_waits_grow() -> None:
     assert seen.cost_milli.tolist() == [10_000, 5_000, 10_000]
     assert seen.waiting_milli.tolist() == [640_000]
     assert made(seen) == ["d2"]
+
+
+def test_a_policy_of_the_citys_own_makes_the_costs_and_its_words_explain_them() -> None:
+    """Pairs stand in the order of their times; the score below zero is the cost, and whoever did not see the offer costs more."""
+    parts = {"distance": np.array([-9_000, -2_000, -5_000]), "electric": np.array([0, 0, 4_000])}
+    once = asked(searching(), "d2", OfferState.EXPIRED)
+    seen = window([once], facts(), [[10.0, 20.0, 30.0]], scores=Scores("theirs", parts))
+
+    assert seen.cost_milli.tolist() == [9_000, 2_000 + round(PARAMS.unshown_s * 1000), 1_000]
+    assert made(seen) == ["d1"], "of the two who are there soonest"
+    ranking = ranking_in(seen, 0)
+    assert (ranking.policy, ranking.failure) == ("theirs", None)
+    assert set(ranking.parts) == {"distance", "electric", "not_shown_before"}
+    assert sum(ranking.parts.values()).tolist() == ranking.score_milli.tolist() == (-seen.cost_milli).tolist()
+    assert set(ranking_in(window([searching()], facts(), [[1.0, 2.0, 3.0]], scores=Scores("theirs", parts)), 0).parts) == set(
+        parts
+    )
+
+
+def test_where_that_policy_fails_times_make_the_costs_and_the_failure_is_named() -> None:
+    failed = Scores("theirs", {}, PolicyFailure.TOO_SLOW)
+    seen, plain = (window([searching()], facts(), [[10.0, 20.0, 30.0]], scores=scores) for scores in (failed, None))
+    assert seen.cost_milli.tolist() == plain.cost_milli.tolist()
+    ranking = ranking_in(seen, 0)
+    assert (ranking.policy, ranking.failed_policy, ranking.failure) == ("batched", "theirs", PolicyFailure.TOO_SLOW)
+    assert ranking_in(plain, 0).failed_policy == ""
 
 
 def outcome(driver_id: str, given: set[str]) -> list[str]:
