@@ -127,10 +127,9 @@ def test_a_policy_of_the_citys_own_makes_the_costs_and_its_words_explain_them() 
     ranking = ranking_in(seen, 0)
     assert (ranking.policy, ranking.failure) == ("theirs", None)
     assert set(ranking.parts) == {"distance", "electric", "not_shown_before"}
-    assert sum(ranking.parts.values()).tolist() == ranking.score_milli.tolist() == (-seen.cost_milli).tolist()
-    assert set(ranking_in(window([searching()], facts(), [[1.0, 2.0, 3.0]], scores=Scores("theirs", parts)), 0).parts) == set(
-        parts
-    )
+    assert np.sum([*ranking.parts.values()], axis=0).tolist() == ranking.score_milli.tolist() == (-seen.cost_milli).tolist()
+    first = window([searching()], facts(), [[1.0, 2.0, 3.0]], scores=Scores("theirs", parts))
+    assert set(ranking_in(first, 0).parts) == set(parts)
 
 
 def test_where_that_policy_fails_times_make_the_costs_and_the_failure_is_named() -> None:
