@@ -16,6 +16,7 @@ from hexhail.cli.processes import Plan, kept_running, service_processes, workers
 from hexhail.cli.town import Town, town_of
 from hexhail.client import Addresses, Channels, OperatorApp
 from hexhail.embedded import StoreError, check_postgres, check_valkey, embedded_stores
+from hexhail.embedded.errors import shown
 from hexhail.kernel.clock import SystemClock
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.tokens import Role, mint_token
@@ -66,6 +67,7 @@ async def up(
                 console.print(f"[bold green]Hexhail is up[/] for {', '.join(city_ids)}. Stop it with Ctrl-C.")
                 for name in ("location", "matching", "pricing"):
                     console.print(f"  {name:9} {getattr(addresses, name)}")
+                console.print(f"  {'valkey':9} {shown(stores.redis_url)}", soft_wrap=True)
                 console.print(f"  logs and data in {settings.data_dir}", soft_wrap=True)
                 console.print("  why did a ride go as it did? hexhail explain RIDE_ID")
                 await until_stopped(stop, stores)
