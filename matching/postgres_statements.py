@@ -85,11 +85,13 @@ _RECORD_STEP = """
 TOUCH_ACCEPTING_DRIVER = f"""
 UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, {_RECORD_STEP}
  WHERE d.city_id = $1 AND d.driver_id = $2 AND d.online AND NOT d.suspended
+RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 TOUCH_RELEASED_DRIVER = f"""
 UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, free_since_ms = $3
  WHERE d.city_id = $1 AND d.driver_id = $2
+RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 # Whoever goes offline or is suspended now waits for the offer, and then finds it: no offer slips past into nobody's hands.

@@ -196,13 +196,10 @@ class PostgresStore:
         if change.restores and ride.assignment is not None:
             driver_id, accepted_at_ms = ride.assignment.driver_id, ride.assignment.accepted_at_ms
             await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, driver_id, ride.ride_id, accepted_at_ms)
-            await connection.execute(sql.TOUCH_RELEASED_DRIVER, ride.city_id, driver_id, ride.updated_at_ms)
-            touched.append(driver_id)
-        if not touched:
-            return []
-        return [driver_of(row) for row in await connection.fetch(sql.DRIVERS, ride.city_id, touched)]
+            touched += await _touch_released(connection, ride, driver_id)
+        return touched
 
-    async def _change_drivers(self, connection: Connection, change: Change) -> list[str]:
+    async def _change_drivers(self, connection: Connection, change: Change) -> list[Driver]:
         """Assignments and records, as the change leaves them; the drivers whose state is another one."""
         ride, params = change.decision.ride, self._records[change.decision.ride.city_id]
         given: dict[Answer, list[str]] = {}
@@ -436,28 +433,32 @@ def _step_values(answer: Answer, params: RecordParams) -> tuple[float, int, int]
     return change.keep, change.shown_gain_milli, change.accepted_gain_milli
 
 
-async def _change_assignments(connection: Connection, change: Change, records: RecordParams) -> list[str]:
+async def _change_assignments(connection: Connection, change: Change, records: RecordParams) -> list[Driver]:
     ride, touched = change.decision.ride, []
-    accepted = _step_values(Answer.ACCEPTED, records)
     for fact in change.decision.facts:
         if fact.kind is FactKind.ASSIGNMENT_BEGAN:
-            done = await connection.execute(
-                sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms, *accepted
+            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms)
+            step_values = _step_values(Answer.ACCEPTED, records)
+            row = await connection.fetchrow(
+                sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms, *step_values
             )
-            if done != "UPDATE 1":
+            if row is None:
                 row = await connection.fetchrow(sql.DRIVERS, ride.city_id, [fact.driver_id])
                 suspended = row is not None and row["suspended"]
                 raise DomainError(Reason.DRIVER_SUSPENDED if suspended else Reason.DRIVER_OFFLINE, driver_id=fact.driver_id)
-            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms)
-            touched.append(fact.driver_id)
+            touched.append(driver_of(row))
         elif fact.kind is FactKind.ASSIGNMENT_ENDED:
             reason = fact.release_reason.value if fact.release_reason else None
             await connection.execute(
                 sql.RELEASE_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms, reason
             )
-            await connection.execute(sql.TOUCH_RELEASED_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms)
-            touched.append(fact.driver_id)
+            touched += await _touch_released(connection, ride, fact.driver_id)
     return touched
+
+
+async def _touch_released(connection: Connection, ride: Ride, driver_id: str) -> list[Driver]:
+    rows = await connection.fetch(sql.TOUCH_RELEASED_DRIVER, ride.city_id, driver_id, ride.updated_at_ms)
+    return [driver_of(row) for row in rows]
 
 
 async def _keep_answer(connection: Connection, request: RequestKey, answer: bytes, now_ms: int) -> None:

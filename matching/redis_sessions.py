@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -26,6 +27,9 @@ SESSION_TTL_MS = 15_000
 """A worker that dies takes its drivers out of the offers within this time; a living one renews every third of it."""
 
 
+RENEWED_AT_ONCE = 500
+"""So many in one go: neither this process nor Valkey does anything else meanwhile."""
+
 # A session may have moved to another worker since: end or renew it only while it is still this worker's.
 _CLOSE = """
 local value = redis.call('GET', KEYS[1])
@@ -33,9 +37,11 @@ if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' the
 return 0
 """
 _RENEW = """
-local value = redis.call('GET', KEYS[1])
-if value and string.sub(value, 1, string.len(ARGV[1]) + 1) ~= ARGV[1] .. '|' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PX', ARGV[3])
+local ours, value = ARGV[1] .. '|', ARGV[1] .. '|' .. ARGV[2]
+for _, key in ipairs(KEYS) do
+  local held = redis.call('GET', key)
+  if not held or string.sub(held, 1, string.len(ours)) == ours then redis.call('SET', key, value, 'PX', ARGV[3]) end
+end
 return 1
 """
 
@@ -94,11 +100,16 @@ class RedisSessions:
         """Tells all workers again which drivers are here. Raises STORE_UNAVAILABLE."""
         if not self._streams:
             return
-        args: list[str | int] = [self._worker_id, self._expires_at_ms(), SESSION_TTL_MS]
-        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
-            for key in list(self._streams):
-                await self._renew(keys=[self._name(key)], args=args, client=pipe)
-            await pipe.execute()
+        streams = sorted(self._streams)
+        for first in range(0, len(streams), RENEWED_AT_ONCE):
+            names: defaultdict[tuple[CityId, int], list[str]] = defaultdict(list)
+            for city_id, driver_id in streams[first : first + RENEWED_AT_ONCE]:
+                if (city_id, driver_id) in self._streams:  # it may have ended while others were renewed
+                    bucket = bucket_of(driver_id, self._cities[city_id].buckets)
+                    names[city_id, bucket].append(keys.session(city_id, bucket, driver_id))
+            async with valkey_answers():
+                for of_one_slot in names.values():
+                    await self._renew(keys=of_one_slot, args=[self._worker_id, self._expires_at_ms(), SESSION_TTL_MS])
 
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of these drivers that have a session, on whichever worker. Raises STORE_UNAVAILABLE."""

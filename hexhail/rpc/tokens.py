@@ -80,7 +80,7 @@ def verify_token(key: bytes, token: str) -> Principal:
     return principal
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=100_000)
 def _verified(key: bytes, token: str) -> Principal:
     """What a token says was so from the first; only its time can run out. Services call with the same one again and again."""
     claims = jwt.decode(token, key, algorithms=[_ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "sub", "role"]})
