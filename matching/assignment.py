@@ -30,6 +30,8 @@ FIRST_LOOK: Final = 5
 """So many of its cheapest drivers a ride looks at to begin with."""
 DENSE_CELLS: Final = 40_000
 """Rides times drivers that are solved as a full table; what is larger, as a sparse one."""
+LARGE_RIDES: Final = 300
+"""A component with more rides is none that looking at a few drivers has kept small."""
 PACKED_RIDES: Final = 32
 """Small components are solved together until they have so many rides: a call costs more than a few rows."""
 
@@ -132,10 +134,10 @@ def assign(pairs: Pairs, waiting_milli: Ints, n_drivers: int) -> Assignment:
     return Assignment(driver, _total_milli(wishes, waiting_milli, driver))
 
 
-def assign_dense(cost_milli: Ints, waiting_milli: Ints) -> Assignment:
+def assign_dense(cost_milli: Ints | Floats, waiting_milli: Ints) -> Assignment:
     """The same where every driver could serve every ride.
 
-    cost_milli : int64[n_rides, n_drivers]
+    cost_milli : int64 or float64[n_rides, n_drivers], whole numbers; float64 is solved as it is, without a copy
     waiting_milli : int64[n_rides]
     Raises ValueError for costs beyond GREATEST_COST_MILLI.
     """
@@ -152,7 +154,7 @@ def assign_dense(cost_milli: Ints, waiting_milli: Ints) -> Assignment:
     elif not (dearest_milli < waiting_milli).all():
         table = np.minimum(cost_milli, waiting_milli[:, None])
     rides, drivers = linear_sum_assignment(table)
-    won_milli = cost_milli[rides, drivers] - waiting_milli[rides]
+    won_milli = cost_milli[rides, drivers].astype(np.int64) - waiting_milli[rides]
     made = won_milli < 0
     driver[rides[made]] = drivers[made]
     return Assignment(driver, int(waiting_milli.sum()) + int(won_milli[made].sum()))
@@ -223,7 +225,8 @@ def _solved(wishes: _Wishes) -> Ints:
     """The driver of each ride.
 
     Each ride looks at its few cheapest drivers; what that leaves falls apart into small components. Then prices tell which rides
-    would rather have a driver that they did not look at: these look as far as that, and what they touch is solved again.
+    would rather have a driver that they did not look at: they look at these too, and what they touch is solved again. Where that
+    joins too many rides, as it does where drivers are scarce, all is solved at once.
     """
     n_drivers = wishes.n_drivers
     driver = np.full(wishes.n_rides, WAITS, dtype=np.int64)
@@ -233,6 +236,8 @@ def _solved(wishes: _Wishes) -> Ints:
     while stirred.any():
         seen = np.flatnonzero(looked_at)
         ride_part, driver_part = _components(wishes.ride[seen], wishes.driver[seen], wishes.n_rides, n_drivers)
+        if np.bincount(ride_part).max() > LARGE_RIDES:
+            return _solved_at_once(wishes)
         part_stirred = np.zeros(wishes.n_rides + n_drivers, dtype=np.bool_)
         part_stirred[ride_part[stirred]] = True
         again = seen[part_stirred[ride_part[wishes.ride[seen]]]]
@@ -248,6 +253,14 @@ def _solved(wishes: _Wishes) -> Ints:
         stirred = np.zeros(wishes.n_rides, dtype=np.bool_)
         stirred[wishes.ride[wanted]] = True
         looked_at |= wanted
+    return driver
+
+
+def _solved_at_once(wishes: _Wishes) -> Ints:
+    """The driver of each ride, from all pairs."""
+    driver = np.full(wishes.n_rides, WAITS, dtype=np.int64)
+    part, _ = _components(wishes.ride, wishes.driver, wishes.n_rides, wishes.n_drivers)
+    _solve_parts(wishes.ride, wishes.driver, wishes.worth, part[wishes.ride], driver)
     return driver
 
 

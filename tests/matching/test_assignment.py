@@ -93,7 +93,7 @@ def town(n_rides: int, n_drivers: int, candidates: int, seed: int, step_milli: i
     return Pairs(ride, nearest.ravel().astype(np.int64), cost.ravel()), rng.integers(50_000, 400_000, n_rides)
 
 
-@pytest.fixture(params=["as it is", "all sparse", "one at a time", "a short look"])
+@pytest.fixture(params=["as it is", "all sparse", "one at a time", "a short look", "all at once"])
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on each of the ways that a component can take."""
     if request.param == "all sparse":
@@ -102,6 +102,8 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(under_test, "PACKED_RIDES", 0)
     elif request.param == "a short look":
         monkeypatch.setattr(under_test, "FIRST_LOOK", 1)
+    elif request.param == "all at once":
+        monkeypatch.setattr(under_test, "LARGE_RIDES", 1)
 
 
 @settings(deadline=None, max_examples=50)
@@ -164,7 +166,7 @@ def test_where_everyone_could_serve_everyone_the_table_gives_the_same() -> None:
         ride, driver = (each.ravel() for each in np.indices(cost.shape))
         dense, sparse = assign_dense(cost, waiting), assign(Pairs(ride, driver, cost.ravel()), waiting, n_drivers)
 
-        assert dense.cost_milli == sparse.cost_milli
+        assert dense.cost_milli == sparse.cost_milli == assign_dense(cost.astype(np.float64), waiting).cost_milli
         assert (dense.driver != WAITS).sum() < n_rides
 
 
