@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,8 +18,7 @@ from benchmarks.notebook import Notebook
 from benchmarks.people import People
 from hexhail.cities import policy_of
 from hexhail.kernel.units import MS_PER_S
-from matching.assignment import AssignmentParams
-from matching.params import MatchingParams
+from matching.params import BatchParams, Dispatch, MatchingParams
 from routing.city import router_for
 from routing.road import RoadRouter
 from routing.tables import load_tables
@@ -74,7 +73,7 @@ class DispatchParams:
     sample : the share of the requests that is replayed
     drivers : how many there are, one comparison for each number
     repeats : seeds: other starts and other answers of the drivers
-    window_s : of batches
+    batch : how batches are made; None: as the city has it
     contenders : BATCHED, SINGLE, NEAR, and rankings of phased offers; those named above must be among them
     """
 
@@ -84,17 +83,16 @@ class DispatchParams:
     drivers: tuple[int, ...] = (450, 600, 900)
     repeats: int = 3
     seed: int = 1
-    window_s: float = 2.0
+    batch: BatchParams | None = None
     contenders: tuple[str, ...] = (BATCHED, PHASED, CLASSIC, SINGLE, NEAR)
-    assignment: AssignmentParams = field(default_factory=AssignmentParams)
 
     def __post_init__(self) -> None:
         if not 0 < self.sample <= 1:
             raise ValueError(f"sample is {self.sample}, not above 0 and at most 1")
         if not self.drivers or min(self.drivers) < 1:
             raise ValueError("drivers: give one number or more, each 1 or more")
-        if self.repeats < 1 or self.window_s <= 0:
-            raise ValueError("repeats must be at least 1, and window_s above 0")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}, below 1")
         missing = {BATCHED, PHASED, CLASSIC, SINGLE, NEAR} - set(self.contenders)
         if missing:
             raise ValueError(f"contenders: {', '.join(sorted(missing))} must be among them")
@@ -230,21 +228,22 @@ def replayed(stage: Stage, params: DispatchParams, contender: str, drivers: int,
     starts = stage.router.snap(starts_near(stage.ends, drivers, seed, stage.router)).nodes
     matching, dispatcher = _dispatching(stage.matching, params, contender)
     fleet = Fleet(stage.streets, starts, people, matching.records)
-    return Replay(stage.streets, stage.demand, fleet, people, matching.offers, dispatcher).run()
+    return Replay(stage.streets, stage.demand, fleet, people, matching.lifecycle, dispatcher).run()
 
 
 def _dispatching(city: MatchingParams, params: DispatchParams, contender: str) -> tuple[MatchingParams, Dispatcher]:
     """The city's own times and radii, with another ranking, or with batches."""
-    phases = city.offers.phases
     if contender == BATCHED:
-        offers = replace(city.offers, phases=(replace(phases[-1], size=1),))
-        return replace(city, offers=offers), Batched(params.assignment, params.window_s)
+        batch = params.batch or city.batch
+        return replace(city, dispatch=Dispatch.BATCHED, batch=batch), Batched(batch)
+    phases = city.offers.phases
     if contender == SINGLE:
         phases = tuple(replace(phase, size=1) for phase in phases)
     if contender == NEAR:
         phases = phases[:1]
     policy = PHASED if contender in {SINGLE, NEAR} else contender
-    phased = replace(city, offers=replace(city.offers, phases=phases), ranking=replace(city.ranking, policy=policy))
+    offers, ranking = replace(city.offers, phases=phases), replace(city.ranking, policy=policy)
+    phased = replace(city, dispatch=Dispatch.PHASED, offers=offers, ranking=ranking)
     return phased, Phased(phased)
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matching.offers import OfferParams
 
 NEVER: Final = -1
-_CITY: Final = CityId("replayed")
+CITY: Final = CityId("replayed")
 _NO_QUOTE: Final = QuoteFacts(QuoteId("replayed"), 0, "USD", 1_000, 0, 0, 0)
 
 
@@ -72,10 +72,10 @@ class Outcome:
 
 
 class Dispatcher(Protocol):
-    """Says who is asked for a ride, and when."""
+    """Says who is asked for a ride, by `replay.offer`, now or later."""
 
     def search(self, replay: Replay, ride: int, now_ms: int) -> None:
-        """A ride is due for a search: now, or later, by `replay.offer`."""
+        """A ride is to be searched: it is new, or those who were asked have not taken it."""
         ...
 
 
@@ -116,12 +116,6 @@ class Replay:
         """The outcome of a search."""
         self._decide(ride, plan, now_ms)
 
-    def look(self, ride: int, now_ms: int) -> bool:
-        """Is a ride still to be searched? One whose time is over expires."""
-        if self.rides[ride].state is RideState.SEARCHING and search_is_over(self.rides[ride], now_ms, self.params):
-            self._decide(ride, DeadlinePassed(), now_ms)
-        return self.rides[ride].state is RideState.SEARCHING
-
     def number_of(self, driver_id: str) -> int:
         """The driver of this id."""
         return self._numbers[driver_id]
@@ -132,11 +126,11 @@ class Replay:
             Stop(Place(*self.streets.places[junction].tolist())) for junction in (demand.pickups[number], demand.dropoffs[number])
         )
         name = f"r{number:06d}"
-        ride = Ride(RideId(name), _CITY, RiderId(name), "economy", stops, _NO_QUOTE, now_ms)
+        ride = Ride(RideId(name), CITY, RiderId(name), "economy", stops, _NO_QUOTE, now_ms)
         self.rides.append(ride)
         if number + 1 < len(demand):
             self.at(int(demand.at_ms[number + 1]), self._request)
-        self._settle(number, ride, begin(ride, now_ms))
+        self._settle(number, ride, begin(ride, now_ms, self.params))
 
     def _decide(self, ride: int, event: Event, now_ms: int) -> None:
         before = self.rides[ride]
@@ -157,6 +151,8 @@ class Replay:
                 self.fleet.record(self._numbers[driver_id], answer)
         if ride.next_deadline_ms is not None:
             self.at(ride.next_deadline_ms, lambda at_ms: self._deadline(number, at_ms))
+        if ride.state is RideState.SEARCHING and self.params.in_windows:
+            self._dispatcher.search(self, number, ride.updated_at_ms)
 
     def _tell(self, ride: int, offer: Offer) -> None:
         driver = self._numbers[offer.driver_id]
@@ -197,10 +193,10 @@ class Replay:
         ride = self.rides[number]
         if ride.next_deadline_ms is None or now_ms < ride.next_deadline_ms:
             return
-        if ride.state is not RideState.SEARCHING:
-            self._decide(number, DeadlinePassed(), now_ms)
-        elif self.look(number, now_ms):
+        if ride.state is RideState.SEARCHING and not search_is_over(ride, now_ms, self.params):
             self._dispatcher.search(self, number, now_ms)
+        else:
+            self._decide(number, DeadlinePassed(), now_ms)
 
     def _outcome(self) -> Outcome:
         ends = [ride.assignment for ride in self.rides]

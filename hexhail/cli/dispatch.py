@@ -46,7 +46,6 @@ def add_dispatch(
         drivers: Annotated[list[int] | None, typer.Option("--drivers", min=1, help="How many; may be repeated.")] = None,
         seeds: Annotated[int, typer.Option("--seeds", min=1, help="Other starts and other answers, so often.")] = _USUAL.repeats,
         seed: Annotated[int, typer.Option("--seed", min=0, help="The first of them.")] = _USUAL.seed,
-        window: Annotated[float, typer.Option("--window", min=0.1, help="Seconds between two batches.")] = _USUAL.window_s,
     ) -> None:
         """Phased offers or batched windows: how long is the way to the rider? On an hour of the city's real requests.
 
@@ -64,7 +63,6 @@ def add_dispatch(
                 drivers=tuple(drivers) if drivers else tuple(round(each * sample / _USUAL.sample) for each in _USUAL.drivers),
                 repeats=seeds,
                 seed=seed,
-                window_s=window,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None

@@ -24,7 +24,7 @@ from hexhail.kernel.settings import Settings
 from matching.assignment import AssignmentParams
 from matching.model import RideState
 from matching.offers import OfferParams, PhaseParams
-from matching.params import MatchingParams
+from matching.params import BatchParams, Dispatch, MatchingParams
 from matching.ranking import RankingParams
 from routing.grid import GridParams, grid_graph
 from routing.tables import build_tables
@@ -61,8 +61,8 @@ def avenue(*places_km: float) -> Streets:
 def dispatched(dispatch: str, sizes: int = 3) -> tuple[MatchingParams, Dispatcher]:
     phases = (PhaseParams(sizes, 5.0, 2_000.0), PhaseParams(sizes, 5.0, 50_000.0))
     if dispatch == "batched":
-        params = MatchingParams(offers=OfferParams(phases=(PhaseParams(1, 5.0, 50_000.0),)))
-        return params, Batched(AssignmentParams(pickup_limit_s=3_000.0), 2.0)
+        batch = BatchParams(assignment=AssignmentParams(pickup_limit_s=3_000.0, waiting_s=5_000.0))
+        return MatchingParams(dispatch=Dispatch.BATCHED, batch=batch), Batched(batch)
     params = MatchingParams(offers=OfferParams(phases=phases), ranking=RankingParams(policy=dispatch))
     return params, Phased(params)
 
@@ -70,7 +70,7 @@ def dispatched(dispatch: str, sizes: int = 3) -> tuple[MatchingParams, Dispatche
 def replay(dispatch: str, streets: Streets, demand: Demand, starts: list[int], people: People, sizes: int = 3) -> Outcome:
     params, dispatcher = dispatched(dispatch, sizes)
     fleet = Fleet(streets, np.array(starts), people, params.records)
-    return Replay(streets, demand, fleet, people, params.offers, dispatcher).run()
+    return Replay(streets, demand, fleet, people, params.lifecycle, dispatcher).run()
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHERS)
@@ -279,7 +279,7 @@ def test_what_cannot_be_replayed_is_said_in_a_line(tmp_path: Path, words: tuple[
 
 @pytest.mark.parametrize(
     ("field", "odd"),
-    [("drivers", ()), ("drivers", (0,)), ("repeats", 0), ("window_s", 0.0), ("contenders", ("eta",)), ("sample", 2.0)],
+    [("drivers", ()), ("drivers", (0,)), ("repeats", 0), ("contenders", ("eta",)), ("sample", 2.0)],
 )
 def test_a_run_that_compares_nothing_is_refused(field: str, odd: Any) -> None:
     with pytest.raises(ValueError, match=field):
