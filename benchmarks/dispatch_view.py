@@ -24,7 +24,7 @@ def supply_table(supplies: Sequence[Supply]) -> RenderableType:
         title="from accept to arrival, of rides served; wait: from request to arrival", title_justify="left", box=box.SIMPLE_HEAD
     )
     for name in ("drivers", "dispatch", "pickup, s", "median", "9 of 10", "wait, s", "served", "batched less"):
-        table.add_column(name, justify="left" if name == "dispatch" else "right")
+        table.add_column(name, justify="left" if name == "dispatch" else "right", no_wrap=True)
     for supply in supplies:
         for number, (contender, runs) in enumerate(supply.runs.items()):
             all_seeds = means(runs)
