@@ -175,7 +175,8 @@ def _run(params: DispatchParams, city: City, data_dir: Path, cache_dir: Path | N
     worst = max(float(np.median(supply.ratios())) for supply in supplies)
     report = notebook.report("dispatch", TARGETS, params, worst_batched_vs_phased=worst)
     details = {"supplies": [supply.as_json() for supply in supplies], "rows_dropped": rows_dropped}
-    return replace(report, parameters={**report.parameters, "start": str(params.start)}, details=details), supplies
+    shown = {"start": str(params.start), "batch": asdict(params.batch or stage.matching.batch)}
+    return replace(report, parameters={**report.parameters, **shown}, details=details), supplies
 
 
 def _note(notebook: Notebook, params: DispatchParams, supplies: list[Supply], requests: int) -> None:

@@ -41,9 +41,9 @@ class AssignmentParams:
     """What a pair and a wait cost. Source: our choice. Raises ValueError naming the field.
 
     A ride is left to the next window where no driver is within reach, or where serving it would cost all the others together
-    more than its wait does. So waiting_s above any sum of detours serves as many rides as can be served in this window. The defaults
-    rather have a ride wait than send a driver for 5 minutes at first, and for 10 at the end of its search: while drivers are scarce,
-    more rides are served in an hour by those who are not on long ways (decision 32).
+    more than its wait does. So waiting_s above any sum of detours serves as many rides as can be served in this window. By default a
+    ride rather waits than that a driver comes 5 minutes for it at first, and 10 at the end of its search: while drivers are scarce,
+    those who are not on long ways serve more rides in the hour (decision 32).
 
     candidates : of each ride, those who are there soonest
     pickup_limit_s : whoever takes longer is not considered

@@ -257,6 +257,7 @@ def test_the_command_compares_prints_draws_and_writes(tmp_path: Path) -> None:
         assert told["supplies"][0][name]["served"] < told["supplies"][1][name]["served"]
         assert name in output
     assert "12:00" in told["parameters"]["start"]
+    assert told["parameters"]["batch"]["window_s"] == 2.0
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
