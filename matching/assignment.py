@@ -41,8 +41,8 @@ class AssignmentParams:
     """What a pair and a wait cost. Source: our choice. Raises ValueError naming the field.
 
     A ride is left to the next window where no driver is within reach, or where serving it would cost all the others together
-    more than its wait does. So waiting_s above any sum of detours serves as many rides as can be served in this window. By default a
-    ride rather waits than that a driver comes 5 minutes for it at first, and 10 at the end of its search: while drivers are scarce,
+    more than its wait does. So a waiting_s above any sum of detours serves as many rides as this window can. By default
+    a ride rather waits than that a driver comes 5 minutes for it at first, or 10 at the end of its search: while drivers are few,
     those who are not on long ways serve more rides in the hour (decision 32).
 
     candidates : of each ride, those who are there soonest
