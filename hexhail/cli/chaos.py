@@ -72,6 +72,7 @@ near_s = 5.0
 """
 """Every deadline of a ride within seconds: a ride that is lost sight of is seen to end."""
 _MATCHING_SHARE, _OUTAGE_SHARE = 0.7, 0.3
+_FROZEN_S = (0.5, 6.0)
 _TRIPS = 500
 _LOOK_S = 0.5
 
@@ -82,6 +83,8 @@ class ChaosParams:
 
     workers : processes of matching that share its port
     kills_per_minute : of services, most of them of matching; fewer where a machine is too slow to bring them back
+    cuts_per_minute : breaks of all connections to the stores, which themselves go on
+    freezes_per_minute : workers of matching that stop for some seconds, and go on as if nothing had happened
     settle_s : so long may it take at most until everything has come to its end
     """
 
@@ -94,12 +97,20 @@ class ChaosParams:
     kills_per_minute: float = 10.0
     wipes_per_minute: float = 4.0
     restarts_per_minute: float = 2.0
+    cuts_per_minute: float = 10.0
+    freezes_per_minute: float = 4.0
     settle_s: float = 60.0
 
     def faults(self) -> list[tuple[float, str]]:
         """When does what happen? (seconds, kind), in order; of each kind that is wanted one at least."""
         dice, seconds = generator(self.seed, "faults"), self.minutes * 60
-        rates = {"kill": self.kills_per_minute, "wipe": self.wipes_per_minute, "restart": self.restarts_per_minute}
+        rates = {
+            "kill": self.kills_per_minute,
+            "wipe": self.wipes_per_minute,
+            "restart": self.restarts_per_minute,
+            "cut": self.cuts_per_minute,
+            "freeze": self.freezes_per_minute,
+        }
         counts = {kind: max(1, round(rate * self.minutes)) if rate > 0 else 0 for kind, rate in rates.items()}
         return sorted((float(dice.uniform(0.05, 0.95)) * seconds, kind) for kind, count in counts.items() for _ in range(count))
 
@@ -125,6 +136,8 @@ class ChaosReport:
     kills: int
     wipes: int
     restarts: int
+    cuts: int
+    freezes: int
     double_assignments: int
     lost: int
     stuck: int
@@ -157,7 +170,7 @@ class Storm:
         self._stores = stores
         self._services = services
         self._dice = generator(params.seed, "storm")
-        self._turn = asyncio.Lock()
+        self.freezes = 0
 
     async def blow(self, say: Callable[[str], None]) -> None:
         """Faults happen, each at its time or as soon as the one before is over. Raises the first defect of the crowd's."""
@@ -174,6 +187,11 @@ class Storm:
     async def _happen(self, kind: str) -> str:
         if kind == "kill":
             return self._kill()
+        if kind == "freeze":
+            return self._freeze()
+        if kind == "cut":
+            await self._stores.cut()
+            return "every connection to the stores is cut"
         if kind == "wipe":
             if self._dice.random() < 2 / 3:
                 await self._stores.wipe()
@@ -195,6 +213,15 @@ class Storm:
         service = some[int(self._dice.integers(len(some)))]
         service.kill()
         return f"{service.process.name} is killed"
+
+    def _freeze(self) -> str:
+        matching = [service for service in self._services if service.process.service == "matching" and service.serves]
+        if not matching:
+            return "nobody is frozen, for nobody serves"
+        service, seconds = matching[int(self._dice.integers(len(matching)))], float(self._dice.uniform(*_FROZEN_S))
+        self.freezes += 1
+        self._crowd.begin(service.freeze(seconds))
+        return f"{service.process.name} is frozen for {seconds:.1f} s"
 
     def _must_be_sound(self) -> None:
         if self._crowd.failures:
@@ -246,7 +273,8 @@ async def run_chaos(params: ChaosParams, settings: Settings, folder: Path, say: 
         await crowd.open()
         riding = crowd.begin(crowd.ride())
         say(f"{params.drivers} drivers, {params.rides_per_s:g} riders a second, for {params.minutes:g} minutes")
-        await Storm(params, crowd, stores, services).blow(say)
+        storm = Storm(params, crowd, stores, services)
+        await storm.blow(say)
         say("the storm is over: everything settles")
         began_s = asyncio.get_running_loop().time()
         crowd.closing.set()
@@ -255,7 +283,7 @@ async def run_chaos(params: ChaosParams, settings: Settings, folder: Path, say: 
         settled_s = asyncio.get_running_loop().time() - began_s
         differ, agreed_s = await _disagreed(params, crowd, stores, addresses.location, key)
         ending = await ending_of(stores.postgres_dsn, city_id, clock.now_ms())
-        return _report(params, crowd, stores, services, ending, settled_s, differ, agreed_s)
+        return _report(params, crowd, stores, services, ending, settled_s, differ, agreed_s, storm.freezes)
 
 
 def _short_city(city_id: str, settings: Settings, folder: Path) -> Path:
@@ -309,6 +337,7 @@ def _report(
     settled_s: float,
     differ: list[Violation],
     agreed_s: float,
+    freezes: int,
 ) -> ChaosReport:
     wrong = [*violations(crowd.history, ending, CheckParams()), *differ]
     repairs = repaired(services)
@@ -322,6 +351,8 @@ def _report(
         kills=sum(service.kills for service in services),
         wipes=stores.wipes,
         restarts=stores.restarts,
+        cuts=stores.cuts,
+        freezes=freezes,
         double_assignments=kinds[Kind.DOUBLE_ASSIGNMENT],
         lost=kinds[Kind.LOST] + kinds[Kind.CONTRADICTED],
         stuck=kinds[Kind.STUCK],
@@ -398,6 +429,10 @@ def add_chaos(
         restarts: Annotated[
             float, typer.Option(min=0, help="Restarts of PostgreSQL a minute; 0: none.")
         ] = default.restarts_per_minute,
+        cuts: Annotated[
+            float, typer.Option(min=0, help="Breaks of all connections to the stores a minute.")
+        ] = default.cuts_per_minute,
+        freezes: Annotated[float, typer.Option(min=0, help="Workers frozen for a while, a minute.")] = default.freezes_per_minute,
         json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings here.", dir_okay=False)] = None,
     ) -> None:
         """Kills services and stores while a crowd rides, and checks all that anybody was told against PostgreSQL.
@@ -407,7 +442,7 @@ def add_chaos(
         settings = settings_of(None)
         check_json(json_file)
         console = Console()
-        params = ChaosParams(city, seed, minutes, workers, drivers, rides_per_s, kills, wipes, restarts)
+        params = ChaosParams(city, seed, minutes, workers, drivers, rides_per_s, kills, wipes, restarts, cuts, freezes)
         with temporary_data_dir() as folder:
             said = partial(console.print, soft_wrap=True, markup=False, highlight=False)
             report = finish(run_chaos(params, settings, folder, said))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from redis.asyncio import Redis
 
 from hexhail.cli.processes import Process, why_unhealthy, workers
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _READY_S = 60.0
 _PAUSE_S = 0.1
 _LOOK_S = 0.05
+_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _STOP = (StopStep(signal.SIGTERM, 4.0),)
 
 
@@ -62,6 +64,19 @@ class MortalService:
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
 
+    async def freeze(self, seconds: float) -> None:
+        """Stops it where it is, and lets it go on later, as if nothing had happened."""
+        if self._child is None or self._killed:
+            return
+        pid = self._child.pid
+        self.serves = False
+        try:
+            os.killpg(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGCONT)
+
     async def keep(self) -> None:
         """Starts it again whenever it has ended, for ever."""
         while True:
@@ -92,6 +107,7 @@ class MortalStores:
     postgres_dsn: str = ""
     wipes: int = 0
     restarts: int = 0
+    cuts: int = 0
     _valkey: AsyncExitStack = field(default_factory=AsyncExitStack)
     _postgres: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -126,6 +142,18 @@ class MortalStores:
         await self._start_postgres()
         self.restarts += 1
 
+    async def cut(self) -> None:
+        """Every connection to both is broken off, whatever is under way: some of it was committed, and nobody is told."""
+        connection = await asyncpg.connect(self.postgres_dsn)
+        try:
+            await connection.execute(_CUT)
+        finally:
+            await connection.close()
+        async with Redis.from_url(self.redis_url, socket_timeout=5) as client:
+            for kind in ("normal", "pubsub"):
+                await client.execute_command("CLIENT", "KILL", "TYPE", kind)  # type: ignore[no-untyped-call]
+        self.cuts += 1
+
     async def _start_valkey(self) -> None:
         self._valkey = AsyncExitStack()
         self.redis_url = await self._valkey.enter_async_context(embedded_valkey(self.folder))
@@ -159,12 +187,12 @@ async def mortal_services(
 
 
 def logged(services: Sequence[MortalService], *levels: str) -> Counter[str]:
-    """How often did the services log each event of these levels? As `service: event`, and the last line of what was raised."""
+    """How often did the services log each event of these levels? As `service: event`, and why: its reason, or what was raised."""
     found: Counter[str] = Counter()
     for line in log_lines(services):
         if line.get("level") in levels:
-            raised = str(line.get("exception", "")).strip().rpartition("\n")[2]
-            found[f"{line.get('service')}: {line.get('event')}" + (f": {raised}" if raised else "")] += 1
+            why = str(line.get("exception") or line.get("reason") or "").strip().rpartition("\n")[2]
+            found[f"{line.get('service')}: {line.get('event')}" + (f": {why}" if why else "")] += 1
     return found
 
 
