@@ -38,6 +38,10 @@ SELECT {_DRIVER_COLUMNS}
 # Location compares versions with what an earlier database may have told it: they grow with real time as well.
 _NEXT_VERSION = "GREATEST(d.version + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
 
+# A statement that waits for a row sees the row as it then is, and all else as it was when it began to wait: a version would come
+# with the ride of an older one. So whoever changes a driver waits first, in a statement of its own.
+LOCK_DRIVER = "SELECT 1 FROM matching.drivers WHERE city_id = $1 AND driver_id = $2 FOR NO KEY UPDATE"
+
 UPSERT_DRIVER = f"""
 INSERT INTO matching.drivers AS d (city_id, driver_id, version, capabilities, rating_milli, updated_at_ms)
 VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4, $5)

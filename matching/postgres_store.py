@@ -329,6 +329,7 @@ class PostgresStore:
     ) -> Driver:
         """Makes a driver known, or changes what is known. Raises RequestRepeated, STORE_UNAVAILABLE."""
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(sql.LOCK_DRIVER, city_id, driver_id)
             (row,) = await connection.fetch(sql.UPSERT_DRIVER, city_id, driver_id, list(capabilities), rating_milli, now_ms)
             driver = await self._driver_changed(connection, driver_of(row), "DRIVER_UPSERTED", actor, request, answer, now_ms)
         self.on_commit(city_id)
@@ -347,6 +348,7 @@ class PostgresStore:
         """Raises DRIVER_NOT_FOUND, DRIVER_SUSPENDED, RequestRepeated, STORE_UNAVAILABLE."""
         kind = "DRIVER_WENT_ONLINE" if online else "DRIVER_WENT_OFFLINE"
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(sql.LOCK_DRIVER, city_id, driver_id)
             row = await connection.fetchrow(sql.SET_ONLINE, city_id, driver_id, online, now_ms)
             if row is None:
                 known = await connection.fetchrow(sql.DRIVERS, city_id, [driver_id])
@@ -368,6 +370,7 @@ class PostgresStore:
     ) -> Driver:
         """No more offers for a driver, or offers again. Raises DRIVER_NOT_FOUND, RequestRepeated, STORE_UNAVAILABLE."""
         async with postgres_errors(), self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(sql.LOCK_DRIVER, city_id, driver_id)
             row = await connection.fetchrow(sql.SET_SUSPENDED, city_id, driver_id, suspended, now_ms)
             if row is None:
                 raise DomainError(Reason.DRIVER_NOT_FOUND, driver_id=driver_id)

@@ -46,6 +46,8 @@ PARAMS = OfferParams()
 DAY_MS = 24 * 3600 * 1000
 LEASE_MS = 2_000
 PERIOD_MS = 20_000
+PATIENCE_S = 10.0
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 class Bench:
@@ -485,6 +487,37 @@ async def test_a_riders_rides_come_newest_first_and_page_by_page(bench: Bench) -
     first = await bench.store.rides_of_rider(CITY, "r", "", 2)
     rest = await bench.store.rides_of_rider(CITY, "r", first[-1].ride_id, 10)
     assert [ride.ride_id[-1] for ride in first + rest] == ["5", "4", "3", "2", "1"]
+
+
+@pytest.mark.parametrize("change", ["offline", "suspended", "made known again"])
+async def test_a_driver_changed_while_its_ride_ends_is_told_as_it_is_afterwards(bench: Bench, change: str) -> None:
+    """Given a change that has to wait for the driver's row: its version is the newest, and so must be what is said with it.
+
+    Location takes no other word of that version: a driver said to be on a ride that has ended would never be found again.
+    """
+    await bench.driver("d1")
+    ride = await bench.happen(await bench.offer(await bench.request(), "d1"), OfferAccepted("gridport-r1-1-d1"))
+    assert ride.assignment is not None
+    changes = {
+        "offline": lambda: bench.online("d1", False),
+        "suspended": lambda: bench.suspended("d1", True),
+        "made known again": lambda: bench.store.upsert_driver(
+            CITY, "d1", ["economy"], 4_600, "operator/o1", key("again"), lambda _: b"", bench.now_ms
+        ),
+    }
+    async with bench.pool.acquire() as connection:
+        ending = connection.transaction()
+        await ending.start()
+        await connection.execute("UPDATE matching.assignments SET released_at_ms = $1", bench.now_ms)
+        await connection.execute("UPDATE matching.drivers SET version = version + 1")
+        changing = asyncio.create_task(changes[change]())
+        async with asyncio.timeout(PATIENCE_S):
+            while not await bench.pool.fetchval(WAITING):
+                await asyncio.sleep(0.005)
+        await ending.commit()
+    driver = await changing
+    assert driver.ride_id == ""
+    assert driver == await bench.store.driver(CITY, "d1")
 
 
 async def test_postgresql_that_does_not_answer_is_an_outage_not_an_empty_answer(bench: Bench) -> None:
