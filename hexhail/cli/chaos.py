@@ -36,6 +36,7 @@ from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.tokens import Role, mint_token
 from matching.location_grpc import GrpcLocation
+from matching.params import Dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
 
 TOKEN_KEY = "tokens"  # noqa: S105 - a file's name
 _SHORT = """
+[matching]
+dispatch = "{dispatch}"
+
 [matching.offers]
 phases = [
-  { size = 3, timeout_s = 1.5, radius_m = 2000.0 },
-  { size = 3, timeout_s = 1.5, radius_m = 2000.0 },
-  { size = 3, timeout_s = 1.5, radius_m = 5000.0 },
+  {{ size = 3, timeout_s = 1.5, radius_m = 2000.0 }},
+  {{ size = 3, timeout_s = 1.5, radius_m = 2000.0 }},
+  {{ size = 3, timeout_s = 1.5, radius_m = 5000.0 }},
 ]
 search_limit_s = 8.0
 retry_s = 0.5
@@ -99,6 +103,7 @@ class ChaosParams:
     restarts_per_minute: float = 2.0
     cuts_per_minute: float = 10.0
     freezes_per_minute: float = 4.0
+    dispatch: Dispatch = Dispatch.PHASED
     settle_s: float = 60.0
 
     def faults(self) -> list[tuple[float, str]]:
@@ -235,7 +240,7 @@ async def run_chaos(params: ChaosParams, settings: Settings, folder: Path, say: 
     """
     clock = SystemClock()
     city_id = params.city_id
-    settings = settings.model_copy(update={"cities_dir": _short_city(city_id, settings, folder), "data_dir": folder})
+    settings = settings.model_copy(update={"cities_dir": _short_city(params, settings, folder), "data_dir": folder})
     town = await asyncio.to_thread(town_of, Wish(city_id, None, None, 10.0, params.drivers, 1.0, params.seed), settings)
     stores = MortalStores(folder)
     async with AsyncExitStack() as stack:
@@ -286,16 +291,17 @@ async def run_chaos(params: ChaosParams, settings: Settings, folder: Path, say: 
         return _report(params, crowd, stores, services, ending, settled_s, differ, agreed_s, storm.freezes)
 
 
-def _short_city(city_id: str, settings: Settings, folder: Path) -> Path:
+def _short_city(params: ChaosParams, settings: Settings, folder: Path) -> Path:
     """A folder with the city's file, its deadlines made short. Raises CityError, ValueError."""
+    city_id = params.city_id
     city = load_city(city_id, settings)
-    own = {"offers", "progress"} & set(city.policies["matching"])
+    own = {"offers", "progress", "dispatch"} & set(city.policies["matching"])
     if own:
-        raise ValueError(f"{city_id}: a city with [matching.{min(own)}] of its own cannot be had with short deadlines")
+        raise ValueError(f"{city_id}: a city with matching.{min(own)} of its own cannot be had with short deadlines")
     text = city_files(settings)[city_id].read_text(encoding="utf-8")
     cities = folder / "cities"
     cities.mkdir()
-    (cities / f"{city_id}.toml").write_text(text + _SHORT, encoding="utf-8")
+    (cities / f"{city_id}.toml").write_text(text + _SHORT.format(dispatch=params.dispatch.value), encoding="utf-8")
     return cities
 
 
@@ -433,6 +439,7 @@ def add_chaos(
             float, typer.Option(min=0, help="Breaks of all connections to the stores a minute.")
         ] = default.cuts_per_minute,
         freezes: Annotated[float, typer.Option(min=0, help="Workers frozen for a while, a minute.")] = default.freezes_per_minute,
+        dispatch: Annotated[Dispatch, typer.Option(help="How rides find drivers.")] = default.dispatch,
         json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings here.", dir_okay=False)] = None,
     ) -> None:
         """Kills services and stores while a crowd rides, and checks all that anybody was told against PostgreSQL.
@@ -442,7 +449,7 @@ def add_chaos(
         settings = settings_of(None)
         check_json(json_file)
         console = Console()
-        params = ChaosParams(city, seed, minutes, workers, drivers, rides_per_s, kills, wipes, restarts, cuts, freezes)
+        params = ChaosParams(city, seed, minutes, workers, drivers, rides_per_s, kills, wipes, restarts, cuts, freezes, dispatch)
         with temporary_data_dir() as folder:
             said = partial(console.print, soft_wrap=True, markup=False, highlight=False)
             report = finish(run_chaos(params, settings, folder, said))

@@ -512,7 +512,7 @@ async def test_a_driver_changed_while_its_ride_ends_is_told_as_it_is_afterwards(
         await connection.execute("UPDATE matching.drivers SET version = version + 1")
         changing = asyncio.create_task(changes[change]())
         async with asyncio.timeout(PATIENCE_S):
-            while not await bench.pool.fetchval(WAITING):
+            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
                 await asyncio.sleep(0.005)
         await ending.commit()
     driver = await changing
