@@ -56,8 +56,10 @@ class Changer:
         self._background: set[asyncio.Task[Any]] = set()
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self.remembered = Remembered()
-        self.on_change: Callable[[Ride], None] = lambda _ride: None
-        """Called with every ride that changed: its deadline may be new, or gone."""
+        self.on_change: Callable[[Ride, bool], None] = lambda _ride, _leased: None
+        """Called with every ride that changed: its deadline may be new, or gone. Told as well: is it leased to this worker?"""
+        self.lease: Callable[[Ride], int] = lambda _ride: 0
+        """Until when should this worker alone act on a ride that is about to be committed? 0 where it should not."""
 
     async def change(
         self,
@@ -143,7 +145,7 @@ class Changer:
     ) -> Ride:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
-        change = Change(before, decision, actor, request, told, consideration, restores)
+        change = Change(before, decision, actor, request, told, consideration, restores, self.lease(decision.ride))
         return await self.to_the_end(self._commit_and_announce(change))
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
@@ -164,6 +166,7 @@ class Changer:
             driver_id = ride.assignment.driver_id if ride.assignment else None
             log.info("ride", ride_id=ride.ride_id, state=ride.state, driver_id=driver_id, actor=change.actor)
         self._announce(before, ride, touched)
+        self.on_change(ride, change.leased_until_ms > 0)
         return ride
 
     async def leave(self, ride: Ride, request: RequestKey | None, answer: Callable[[Ride], bytes] | None) -> Ride:
@@ -182,7 +185,6 @@ class Changer:
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
         self._later(self._notices.publish(ride.city_id, subjects, ride))
-        self.on_change(ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:
             self._later(self._release(ride, closed))

@@ -134,14 +134,14 @@ RIDES_OF_RIDER = (
 
 INSERT_RIDE = """
 INSERT INTO matching.rides (ride_id, city_id, rider_id, quote_id, state, version, pickup_lat, pickup_lng,
-                            requested_at_ms, updated_at_ms, next_deadline_ms, body)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                            requested_at_ms, updated_at_ms, next_deadline_ms, body, leased_until_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 
 # The version is the lock: of all who saw the same ride, one changes it.
 UPDATE_RIDE = """
 UPDATE matching.rides
-   SET state = $3, version = $4, updated_at_ms = $5, next_deadline_ms = $6, body = $7, leased_until_ms = 0
+   SET state = $3, version = $4, updated_at_ms = $5, next_deadline_ms = $6, body = $7, leased_until_ms = $8
  WHERE ride_id = $1 AND version = $2
 """
 

@@ -166,9 +166,9 @@ class PostgresStore:
         """The ride, its offers, its events and the answer to its request. Raises Conflict, RequestRepeated."""
         ride, request = change.decision.ride, change.request
         if change.before is None:
-            statement, first = sql.INSERT_RIDE, _insert_values(ride)
+            statement, first = sql.INSERT_RIDE, _insert_values(ride, change.leased_until_ms)
         else:
-            statement, first = sql.UPDATE_RIDE, _update_values(change.before, ride)
+            statement, first = sql.UPDATE_RIDE, _update_values(change.before, ride, change.leased_until_ms)
         events = self._encode_ride_events(change)
         try:
             await connection.fetchval(
@@ -485,12 +485,12 @@ def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[tuple[objec
     return list(zip(*rows, strict=True)) if rows else [()] * count
 
 
-def _update_values(before: Ride, ride: Ride) -> tuple[object, ...]:
+def _update_values(before: Ride, ride: Ride, leased_until_ms: int) -> tuple[object, ...]:
     state, body = ride.state.value, ride_body(ride)
-    return ride.ride_id, before.version, state, ride.version, ride.updated_at_ms, ride.next_deadline_ms, body
+    return ride.ride_id, before.version, state, ride.version, ride.updated_at_ms, ride.next_deadline_ms, body, leased_until_ms
 
 
-def _insert_values(ride: Ride) -> tuple[object, ...]:
+def _insert_values(ride: Ride, leased_until_ms: int) -> tuple[object, ...]:
     return (
         ride.ride_id,
         ride.city_id,
@@ -504,6 +504,7 @@ def _insert_values(ride: Ride) -> tuple[object, ...]:
         ride.updated_at_ms,
         ride.next_deadline_ms,
         ride_body(ride),
+        leased_until_ms,
     )
 
 

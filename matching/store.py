@@ -91,6 +91,8 @@ class Change:
     consideration: Consideration | None = None
     restores: bool = False
     """The ride's driver is bound to it again: a repair."""
+    leased_until_ms: int = 0
+    """Until then only this worker acts on the ride, which is due at once; 0 where nobody has it in hand."""
 
 
 class Conflict(Exception):

@@ -57,17 +57,25 @@ class Timekeeper:
         self._timers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[str, asyncio.Task[None]] = {}
         """Those that may still be cancelled: one that acts has claims in its hands."""
-        self._in_hand: dict[str, Ride] = {}
+        self._in_hand: dict[tuple[str, int], Ride] = {}
+        """By id and version."""
         self._sweeps: set[asyncio.Task[int]] = set()
+        changer.lease = self.lease
         changer.on_change = self.notice
 
-    def notice(self, ride: Ride) -> None:
+    def lease(self, ride: Ride) -> int:
+        """Until when is a ride ours that is committed now? A search that is due at once need not be leased afterwards; else 0."""
+        now_ms = self._clock.now_ms()
+        due = ride.next_deadline_ms is not None and ride.next_deadline_ms <= now_ms
+        return now_ms + LEASE_MS if due and ride.state is RideState.SEARCHING else 0
+
+    def notice(self, ride: Ride, leased: bool) -> None:
         """What a change of a ride means here: another deadline, and now and then a pickup to learn from."""
         self._pickup_times.see(ride)
-        self.set_timer(ride)
+        self.set_timer(ride, leased=leased)
 
-    def set_timer(self, ride: Ride) -> None:
-        """Wakes up at the ride's deadline, unless it is so far away that the sweep will do."""
+    def set_timer(self, ride: Ride, *, leased: bool = False) -> None:
+        """Wakes up at the ride's deadline, unless it is so far away that the sweep will do. One that is leased is due."""
         sleeping = self._sleeping.pop(ride.ride_id, None)
         if sleeping is not None:
             sleeping.cancel()
@@ -76,8 +84,10 @@ class Timekeeper:
         wait_ms = ride.next_deadline_ms - self._clock.now_ms()
         if wait_ms > _TIMER_HORIZON_MS:
             return
-        timer = asyncio.create_task(self._ring(ride.ride_id, wait_ms), name=f"timer {ride.ride_id}")
-        self._sleeping[ride.ride_id] = timer
+        work = self._act_now(ride) if leased else self._ring(ride.ride_id, wait_ms)
+        timer = asyncio.create_task(work, name=f"timer {ride.ride_id}")
+        if not leased:
+            self._sleeping[ride.ride_id] = timer
         self._timers.add(timer)
         timer.add_done_callback(self._forget)
 
@@ -117,6 +127,10 @@ class Timekeeper:
         except (DomainError, Conflict) as error:
             log.warning("leases not kept: others may act on the same rides", error=str(error))
 
+    async def _act_now(self, ride: Ride) -> None:
+        structlog.contextvars.unbind_contextvars("caller")  # whoever changed the ride is not who acts now
+        await self._act(ride)
+
     async def _ring(self, ride_id: str, wait_ms: int) -> None:
         if wait_ms > 0:
             await self._clock.sleep(wait_ms / MS_PER_S)
@@ -130,9 +144,9 @@ class Timekeeper:
             log.warning("timer left to the sweep", reason=error.reason, ride_id=ride_id)
 
     async def _act(self, ride: Ride) -> None:
-        if ride.ride_id in self._in_hand:
+        if (ride.ride_id, ride.version) in self._in_hand:
             return  # its lease ran out while it is still being searched here
-        self._in_hand[ride.ride_id] = ride
+        self._in_hand[ride.ride_id, ride.version] = ride
         if ride.state in OPEN and ride.next_deadline_ms is not None:
             self.lateness.see(ride.next_deadline_ms, self._clock.now_ms())
         try:
@@ -150,7 +164,7 @@ class Timekeeper:
             log.exception("deadline failed", ride_id=ride.ride_id)
             raise
         finally:
-            del self._in_hand[ride.ride_id]
+            del self._in_hand[ride.ride_id, ride.version]
 
     async def _begin_search(self, ride: Ride) -> None:
         """A scheduled ride's deadline: the fence, which lets a rider have one active ride, may refuse it the search."""
