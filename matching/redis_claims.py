@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from hexhail.kernel.ids import bucket_of
@@ -20,21 +21,27 @@ if TYPE_CHECKING:
 
 # A lock that has expired may belong to somebody else by now: delete it only while it holds our token.
 _RELEASE = """
-local value = redis.call('GET', KEYS[1])
-if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then return redis.call('DEL', KEYS[1]) end
+for _, key in ipairs(KEYS) do
+  local value = redis.call('GET', key)
+  if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then redis.call('DEL', key) end
+end
 return 0
 """
 # Ours if nobody holds it, or if the holder's time is over by our clock: the key's own lifetime only collects garbage. Ours too
 # if it was ours before: a ride that asks a driver again does not wait for its own last claim to be given back.
 _CLAIM = """
-local value = redis.call('GET', KEYS[1])
-if value and string.sub(value, 1, string.len(ARGV[1]) + 1) ~= ARGV[1] .. '|' then
-  local expires = tonumber(string.match(value, '|(%d+)$'))
-  if expires and expires > tonumber(ARGV[3]) then return 0 end
-end
 local expires_at_ms = string.format('%.0f', tonumber(ARGV[3]) + tonumber(ARGV[2]))
-redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[3] .. '|' .. expires_at_ms, 'PX', ARGV[2])
-return 1
+local won = {}
+for number, key in ipairs(KEYS) do
+  local value = redis.call('GET', key)
+  local others = value and string.sub(value, 1, string.len(ARGV[1]) + 1) ~= ARGV[1] .. '|'
+  local expires = others and tonumber(string.match(value, '|(%d+)$'))
+  won[number] = (expires and expires > tonumber(ARGV[3])) and 0 or 1
+  if won[number] == 1 then
+    redis.call('SET', key, ARGV[1] .. '|' .. ARGV[3] .. '|' .. expires_at_ms, 'PX', ARGV[2])
+  end
+end
+return won
 """
 
 _DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -54,14 +61,17 @@ class RedisClaims:
 
     async def claim_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
         """Which of these drivers are ours now? bool[n]. Raises STORE_UNAVAILABLE."""
-        return await self._claim_all([self._driver_key(city_id, i) for i in driver_ids], owner, ttl_ms)
+        won: dict[str, bool] = {}
+        for slot in self._by_slot(city_id, driver_ids):
+            ours = await self._claim_all([self._driver_key(city_id, i) for i in slot], owner, ttl_ms)
+            won |= zip(slot, ours, strict=True)
+        return [won[i] for i in driver_ids]
 
     async def release_drivers(self, city_id: CityId, driver_ids: Sequence[str], owner: str) -> None:
         """Gives back those that are still ours. Raises STORE_UNAVAILABLE."""
-        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
-            for driver_id in driver_ids:
-                await self._release(keys=[self._driver_key(city_id, driver_id)], args=[owner], client=pipe)
-            await pipe.execute()
+        for slot in self._by_slot(city_id, driver_ids):
+            async with valkey_answers():
+                await self._release(keys=[self._driver_key(city_id, i) for i in slot], args=[owner])
 
     async def claim_ride(self, city_id: CityId, ride_id: str, owner: str, ttl_ms: int) -> bool:
         """Is this ride ours for the instant of accepting? Raises STORE_UNAVAILABLE."""
@@ -92,10 +102,15 @@ class RedisClaims:
             return sum(await pipe.execute())
 
     async def _claim_all(self, names: Sequence[str], owner: str, ttl_ms: int) -> list[bool]:
-        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                await self._claim(keys=[name], args=[owner, ttl_ms, self._clock.now_ms()], client=pipe)
-            return [bool(won) for won in await pipe.execute()]
+        async with valkey_answers():
+            return [bool(won) for won in await self._claim(keys=names, args=[owner, ttl_ms, self._clock.now_ms()])]
+
+    def _by_slot(self, city_id: CityId, driver_ids: Sequence[str]) -> list[list[str]]:
+        """The drivers of each bucket, since a script touches one slot. One call for several spares the store and the caller."""
+        slots: defaultdict[int, list[str]] = defaultdict(list)
+        for driver_id in driver_ids:
+            slots[bucket_of(driver_id, self._cities[city_id].buckets)].append(driver_id)
+        return list(slots.values())
 
     def _driver_key(self, city_id: CityId, driver_id: str) -> str:
         return keys.driver_claim(city_id, bucket_of(driver_id, self._cities[city_id].buckets), driver_id)

@@ -117,10 +117,8 @@ class RedisSessions:
         elsewhere = [i for i in driver_ids if i not in here]
         if not elsewhere:
             return here
-        async with valkey_answers(), self._redis.pipeline(transaction=False) as pipe:
-            for driver_id in elsewhere:
-                pipe.get(self._name(_driver_key(city_id, driver_id)))
-            values = await pipe.execute()
+        async with valkey_answers():
+            values = await self._redis.mget([self._name(_driver_key(city_id, driver_id)) for driver_id in elsewhere])
         now_ms = self._clock.now_ms()
         return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
 
