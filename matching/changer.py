@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from hexhail.kernel.errors import DomainError, Reason
-from matching.model import OfferState
+from matching.model import Decision, Fact, OfferState
 from matching.notices import offers_subject
 from matching.offers import decide
 from matching.remembered import Remembered, Wanted
-from matching.store import Change, Conflict
+from matching.store import Change, Conflict, RequestRepeated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from matching.candidates import Consideration
-    from matching.model import Decision, Event, Ride
+    from matching.model import Event, Ride
     from matching.notices import Notices
     from matching.offers import OfferParams
     from matching.store import Claims, Driver, RequestKey, Rides
@@ -33,6 +34,18 @@ T = TypeVar("T")
 
 MAX_ATTEMPTS = 16
 """Each lost attempt means that another change of the same ride was committed: a ride sees few of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Joining:
+    """An event that waits for its ride's turn, and its caller."""
+
+    wanted: Wanted
+    event: Event
+    actor: str
+    request: RequestKey
+    answer: Callable[[Ride], bytes]
+    done: asyncio.Future[Ride]
 
 
 class Changer:
@@ -54,6 +67,7 @@ class Changer:
         self._clock = clock
         self._params = params
         self._background: set[asyncio.Task[Any]] = set()
+        self._joining: dict[str, list[_Joining]] = {}
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self.remembered = Remembered()
         self.on_change: Callable[[Ride, bool], None] = lambda _ride, _leased: None
@@ -84,6 +98,63 @@ class Changer:
                 except Conflict:
                     continue
         raise DomainError(Reason.CONFLICT, "others changed the ride again and again", event=event.kind)
+
+    async def join(self, wanted: Wanted, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]) -> Ride:
+        """The same, where several such events of a ride come at once: those that can be are committed as one change.
+
+        Raises as `change` does.
+        """
+        known = wanted.recall()
+        if known is None:
+            return await self.change(wanted, event, actor, request, answer)
+        joining = _Joining(wanted, event, actor, request, answer, asyncio.get_running_loop().create_future())
+        waiting = self._joining.setdefault(known.ride_id, [])
+        waiting.append(joining)
+        if len(waiting) == 1:
+            self._later(self._commit_joined(known.ride_id))
+        return await joining.done
+
+    async def _commit_joined(self, ride_id: str) -> None:
+        """All that have come by the ride's turn: together, or else each by itself."""
+        async with self._turn(ride_id):
+            joined = self._joining.pop(ride_id)
+            ride = await self._commit_together(ride_id, joined) if len(joined) > 1 else None
+        for one in joined:
+            if one.done.done():
+                continue  # its caller has gone
+            if ride is not None:
+                one.done.set_result(ride)
+                continue
+            try:
+                changed = await self.change(one.wanted, one.event, one.actor, one.request, one.answer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is its caller's
+                if not one.done.done():
+                    one.done.set_exception(error)
+            else:
+                if not one.done.done():
+                    one.done.set_result(changed)
+
+    async def _commit_together(self, ride_id: str, joined: Sequence[_Joining]) -> Ride | None:
+        """One version for all of them; None where that cannot be, and nothing has changed then."""
+        before = self.remembered.ride(ride_id)
+        if before is None:
+            return None
+        after, facts = before, list[Fact]()
+        try:
+            for one in joined:
+                one.wanted.check(after)
+                decision = self.decide(after, one.event)
+                if decision.ride is after:
+                    return None
+                after = decision.ride
+                facts += [replace(fact, actor=one.actor) for fact in decision.facts]
+            after = replace(after, version=before.version + 1)
+            answered = tuple((one.request, one.answer(after)) for one in joined)
+            change = Change(before, Decision(after, tuple(facts)), joined[0].actor, answered_too=answered)
+            return await self.to_the_end(self._commit_and_announce(change))
+        except (Conflict, RequestRepeated, DomainError) as error:
+            log.debug("not together", ride_id=ride_id, error=str(error))
+            return None
 
     async def decided(self, wanted: Wanted, event: Event, *, fresh: bool) -> tuple[Ride, Decision]:
         """The ride and what the event makes of it, by what is remembered, or `fresh` from PostgreSQL.
@@ -145,7 +216,8 @@ class Changer:
     ) -> Ride:
         """Makes one decision true and tells everyone. Raises Conflict and what the store raises; then nothing has changed."""
         told = answer(decision.ride) if answer else b""
-        change = Change(before, decision, actor, request, told, consideration, restores, self.lease(decision.ride))
+        leased_until_ms = self.lease(decision.ride)
+        change = Change(before, decision, actor, request, told, consideration, restores, leased_until_ms=leased_until_ms)
         return await self.to_the_end(self._commit_and_announce(change))
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:

@@ -10,7 +10,7 @@ import structlog
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import RideId, RiderId, mint
 from matching.changer import MAX_ATTEMPTS
-from matching.model import OfferAccepted, OfferDeclined, OfferWithdrawn, Ride
+from matching.model import Happening, OfferAccepted, OfferDeclined, OfferWithdrawn, Ride
 from matching.notices import driver_subject
 from matching.offers import begin, schedule
 from matching.schedule import check_pickup_at
@@ -139,7 +139,10 @@ class Dispatcher:
 
         Raises OFFER_NOT_FOUND, NOT_YOURS, ILLEGAL_TRANSITION, CONFLICT, STORE_UNAVAILABLE.
         """
-        return await self._changer.change(self._ride_of_offer(offer_id, driver_id), event, actor, request, answer)
+        wanted = self._ride_of_offer(offer_id, driver_id)
+        if event.kind is Happening.OFFER_SHOWN:  # all phones of a phase show their offers at about the same time
+            return await self._changer.join(wanted, event, actor, request, answer)
+        return await self._changer.change(wanted, event, actor, request, answer)
 
     async def accept(
         self, driver_id: str, offer_id: str, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]

@@ -30,9 +30,11 @@ def encode_ride_events(change: Change) -> list[tuple[str, bytes]]:
         ranked = _candidates_ranked(ride, change.consideration)
         events.append((FactKind.CANDIDATES_RANKED.value, event_pb2.Envelope(candidates_ranked=ranked)))
     events += [(fact.kind.value, _envelope(ride, fact)) for fact in change.decision.facts]
+    caused = [fact.actor or change.actor for fact in change.decision.facts]
     if not events:
         # Every version is in the log, so that whoever reads it can tell that none is missing.
         events.append(("RIDE_CHANGED", event_pb2.Envelope(ride_changed=event_pb2.RideChanged(ride=write_ride(ride)))))
+    actors = [change.actor] * (len(events) - len(caused)) + caused
     for index, (_, envelope) in enumerate(events):
         envelope.city_id = ride.city_id
         envelope.aggregate_id = ride.ride_id
@@ -43,7 +45,7 @@ def encode_ride_events(change: Change) -> list[tuple[str, bytes]]:
         envelope.policy_version = POLICY_VERSION
         envelope.traffic_version = _traffic_version(change)
         envelope.surge_version = ride.quote.surge_version
-        envelope.actor = change.actor
+        envelope.actor = actors[index]
         envelope.ride_state = ride_pb2.RideState.Value(f"RIDE_STATE_{ride.state.value}")
     return [(kind, envelope.SerializeToString()) for kind, envelope in events]
 

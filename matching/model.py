@@ -456,6 +456,8 @@ class Fact:
     expected_pickup_s: float = 0.0
     text: str = ""
     """A reason, or what a driver said."""
+    actor: str = ""
+    """Who caused it, where that is not who caused the change."""
 
 
 @dataclass(frozen=True, slots=True)

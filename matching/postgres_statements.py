@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -171,33 +172,35 @@ ON CONFLICT (city_id, actor, request_id) DO UPDATE
  WHERE r.answered_at_ms <= $7
 """
 
-_REQUEST_TYPES = ("text", "text", "text", "bytea", "bytea", "bigint", "bigint")
+_REQUEST_TYPES = ("text", "text", "text", "bytea", "bytea", "bigint")
 _OFFER_TYPES = ("text", "text", "integer", "text", "bigint", "bigint", "bigint", "integer", "integer")
 _EVENT_TYPES = ("integer", "text", "bytea")
 REPEATED, CHANGED = "REPEATED", "CHANGED"
 """Why a whole change is refused: its request is answered already; the ride is no longer at the version that was decided upon."""
 
 
+@lru_cache
 def whole_change(ride: str, values: int) -> str:
     """One statement, and one round trip, that makes a change of a ride true with its offers, events and answer; or nothing of it.
 
-    ride : INSERT_RIDE or UPDATE_RIDE, with so many `values`. Behind them come city, ride, version and time of the change; the
-        values of INSERT_REQUEST, all null where there is no request; the offers' columns and the events' columns, as arrays.
+    ride : INSERT_RIDE or UPDATE_RIDE, with so many `values`. Behind them come city, ride, version and time of the change; from
+        when on an answer is kept; then, as arrays, the columns of the requests answered, of the offers and of the events.
     A word that is no boolean undoes everything, and says why.
     """
     first = values + 1
     city, ride_id, version, at_ms = (f"${first + number}" for number in range(4))
-    request = _numbered(first + 4, _REQUEST_TYPES)
+    kept_from_ms = f"${first + 4}"
+    requests = _numbered(first + 5, _REQUEST_TYPES, "[]")
     offers = _numbered(first + 11, _OFFER_TYPES, "[]")
     events = _numbered(first + 20, _EVENT_TYPES, "[]")
     return f"""
 WITH changed AS ({ride} RETURNING 1),
 asked AS (
     INSERT INTO matching.requests AS r (city_id, actor, request_id, body_digest, answer, answered_at_ms)
-    SELECT {", ".join(request[:6])} WHERE {request[2]} IS NOT NULL
+    SELECT q.* FROM unnest({", ".join(requests)}) AS q
     ON CONFLICT (city_id, actor, request_id) DO UPDATE
        SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
-     WHERE r.answered_at_ms <= {request[6]}
+     WHERE r.answered_at_ms <= {kept_from_ms}
     RETURNING 1),
 offered AS (
     INSERT INTO matching.offers (city_id, ride_id, offer_id, driver_id, phase, state, made_at_ms, expires_at_ms, shown_at_ms,
@@ -207,7 +210,7 @@ offered AS (
 logged AS (
     INSERT INTO matching.outbox (city_id, aggregate_id, version, at_ms, index, kind, envelope)
     SELECT {city}, {ride_id}, {version}, {at_ms}, e.* FROM unnest({", ".join(events)}) AS e)
-SELECT (CASE WHEN {request[2]} IS NOT NULL AND NOT EXISTS (SELECT FROM asked) THEN '{REPEATED}'
+SELECT (CASE WHEN (SELECT count(*) FROM asked) < cardinality({requests[2]}) THEN '{REPEATED}'
              WHEN NOT EXISTS (SELECT FROM changed) THEN '{CHANGED}'
              ELSE 'true' END)::boolean
 """  # noqa: S608 - constants only

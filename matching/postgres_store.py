@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 REPEATS_KEPT_MS = 24 * 3600 * MS_PER_S
 _PAGE = 1_000
 
-_NO_REQUEST = (None,) * 7
-_OFFER_COLUMNS, _EVENT_COLUMNS = 9, 3
+_REQUEST_COLUMNS, _OFFER_COLUMNS, _EVENT_COLUMNS = 6, 9, 3
 
 _UNIQUE: dict[str, Reason] = {
     "rides_one_active_per_rider": Reason.RIDER_BUSY,
@@ -164,7 +163,7 @@ class PostgresStore:
 
     async def _make_true(self, connection: Connection, change: Change) -> None:
         """The ride, its offers, its events and the answer to its request. Raises Conflict, RequestRepeated."""
-        ride, request = change.decision.ride, change.request
+        ride, at_ms, answered = change.decision.ride, change.decision.ride.updated_at_ms, change.answered()
         if change.before is None:
             statement, first = sql.INSERT_RIDE, _insert_values(ride, change.leased_until_ms)
         else:
@@ -174,14 +173,14 @@ class PostgresStore:
             await connection.fetchval(
                 sql.whole_change(statement, len(first)),
                 *first,
-                *(ride.city_id, ride.ride_id, ride.version, ride.updated_at_ms),
-                *(_request_values(request, change.answer, ride.updated_at_ms) if request is not None else _NO_REQUEST),
+                *(ride.city_id, ride.ride_id, ride.version, at_ms, at_ms - REPEATS_KEPT_MS),
+                *_columns([_request_values(request, answer, at_ms) for request, answer in answered], _REQUEST_COLUMNS),
                 *_columns([_offer_values(offer) for offer in _changed_offers(change)], _OFFER_COLUMNS),
                 *_columns([(index, kind, envelope) for index, (kind, envelope) in enumerate(events)], _EVENT_COLUMNS),
             )
         except asyncpg.InvalidTextRepresentationError as refusal:
-            if request is not None and sql.REPEATED in str(refusal):
-                raise RequestRepeated(request.request_id) from None
+            if answered and sql.REPEATED in str(refusal):
+                raise RequestRepeated(", ".join(request.request_id for request, _ in answered)) from None
             if change.before is not None and sql.CHANGED in str(refusal):
                 raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}") from None
             raise
@@ -465,14 +464,14 @@ async def _touch_released(connection: Connection, ride: Ride, driver_id: str) ->
 
 
 async def _keep_answer(connection: Connection, request: RequestKey, answer: bytes, now_ms: int) -> None:
-    done = await connection.execute(sql.INSERT_REQUEST, *_request_values(request, answer, now_ms))
+    values = _request_values(request, answer, now_ms)
+    done = await connection.execute(sql.INSERT_REQUEST, *values, now_ms - REPEATS_KEPT_MS)
     if done != "INSERT 0 1":
         raise RequestRepeated(request.request_id)
 
 
 def _request_values(request: RequestKey, answer: bytes, now_ms: int) -> tuple[object, ...]:
-    kept_from_ms = now_ms - REPEATS_KEPT_MS
-    return request.city_id, request.actor, request.request_id, request.body_digest, answer, now_ms, kept_from_ms
+    return request.city_id, request.actor, request.request_id, request.body_digest, answer, now_ms
 
 
 def _changed_offers(change: Change) -> list[Offer]:

@@ -91,8 +91,14 @@ class Change:
     consideration: Consideration | None = None
     restores: bool = False
     """The ride's driver is bound to it again: a repair."""
+    answered_too: tuple[tuple[RequestKey, bytes], ...] = ()
+    """Other requests that the same change answers, and what they are told."""
     leased_until_ms: int = 0
     """Until then only this worker acts on the ride, which is due at once; 0 where nobody has it in hand."""
+
+    def answered(self) -> list[tuple[RequestKey, bytes]]:
+        """The requests that the change answers, each with what it is told."""
+        return [*([(self.request, self.answer)] if self.request is not None else []), *self.answered_too]
 
 
 class Conflict(Exception):
