@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes for the tests, each with stores of its own.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 SOURCES := hexhail location routing matching pricing simulator benchmarks examples tests
 
@@ -25,7 +27,7 @@ up: $(STAMP) ## Stores and services, until Ctrl-C. ARGS="--city gridport ..."
 	@$(BIN)/hexhail up $(ARGS)
 
 test: $(STAMP) ## All tests but the slow ones, on real stores. ARGS="-k ranking ..."
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## The tests that take minutes.
 	$(BIN)/pytest -m slow $(ARGS)
