@@ -97,8 +97,9 @@ class DispatchStage:
         return {**used, "load": sum(_used_s(each.pid) for each in hands)}
 
     def resident_mb(self, service: str) -> float:
-        """How much memory does it hold, MB (1,000,000 bytes)?"""
-        return float(psutil.Process(self.pids[service]).memory_info().rss) / 1e6
+        """How much memory does it hold, its workers included, MB (1,000,000 bytes)?"""
+        process = psutil.Process(self.pids[service])
+        return sum(float(each.memory_info().rss) for each in (process, *process.children(recursive=True))) / 1e6
 
     async def kept(self) -> Kept:
         """What PostgreSQL holds of this city's rides."""
@@ -118,11 +119,12 @@ class DispatchStage:
 
 @asynccontextmanager
 async def dispatch_stage(
-    folder: Path, data_dir: Path, driver_ids: Sequence[str], online: Sequence[bool], index_resolution: int
+    folder: Path, data_dir: Path, driver_ids: Sequence[str], online: Sequence[bool], index_resolution: int, workers: int = 1
 ) -> AsyncIterator[DispatchStage]:
     """Everything, for the time of the block, with its files in this folder. Raises StoreError where something does not start.
 
-    The drivers stand in PostgreSQL before matching starts, which then tells location of them as after any restart.
+    `workers` processes of matching share its port. The drivers stand in PostgreSQL before matching starts, which then tells
+    location of them as after any restart.
     """
     has_roads = (data_dir / ROADS).is_file()
     city = made_city(folder, CityPlan(CITY_ID, BOX, index_resolution, 1, _ROAD_POLICIES if has_roads else _CROW_POLICIES))
@@ -139,7 +141,9 @@ async def dispatch_stage(
         pids = _store_pids()
         children = {}
         for service in SERVICES:
-            child = children[service] = Child(service_launch(service, folder, [city], where))
+            child = children[service] = Child(
+                service_launch(service, folder, [city], where, workers if service == "matching" else 1)
+            )
             stack.push_async_callback(child.stop, STOP)
         for service, child in children.items():
             await child.ready(_health(addresses[service]), READY_S)

@@ -61,6 +61,7 @@ class MatchParams:
     first_rate, last_rate, growth, step_s : the rates tried for the highest one, each `growth` times the one before, so long each
     drivers : who report, each every `report_s`
     online : those of them who are online and hold a stream for offers
+    workers : processes of matching
     think_s : from an offer to its acceptance, in the mean
     ride_s : from the acceptance to the drop-off
     late_s, share : a rate is sustained where this share of all rides due is completed no later than this after it could have
@@ -82,6 +83,7 @@ class MatchParams:
     late_s: float = 2.0
     share: float = 0.99
     index_resolution: int = 9
+    workers: int = 3
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -168,7 +170,7 @@ async def run_match(params: MatchParams, folder: Path, data_dir: Path, steps: St
     online = np.zeros(params.drivers, dtype=np.bool_)
     online[generator(params.seed, "online").permutation(params.drivers)[: params.online]] = True
     steps.begin(f"starting the stores and three services; drivers as in {spread.name}")
-    async with dispatch_stage(folder, data_dir, drivers.ids, online.tolist(), params.index_resolution) as stage:
+    async with dispatch_stage(folder, data_dir, drivers.ids, online.tolist(), params.index_resolution, params.workers) as stage:
         with hand("fixes") as fixes, hand("drivers") as phones, hand("riders") as riders:
             run = _Match(params, stage, drivers, spread, fixes, phones, riders, Notebook(), steps)
             return await run.report([each for each, on in zip(drivers.ids, online.tolist(), strict=True) if on])

@@ -273,7 +273,7 @@ def from_runtime(runtime: Runtime) -> AbstractAsyncContextManager[Running]:
     )
 
 
-SERVICE = Service("matching", from_runtime, uses_postgres=True)
+SERVICE = Service("matching", from_runtime, uses_postgres=True, has_workers=True)
 
 if __name__ == "__main__":
     raise SystemExit(main_of(SERVICE))

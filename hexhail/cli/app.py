@@ -165,7 +165,7 @@ def drive_command(
 def serve_command(
     service: Annotated[str, typer.Argument(help=f"One of {', '.join(RUNNERS)}.")],
     city: Annotated[list[str] | None, typer.Option("--city", help="Which cities; may be repeated.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes share its port (location only).")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes share its port (location, matching).")] = 1,
     at: _At = None,
     data_dir: _DataDir = None,
 ) -> None:

@@ -171,6 +171,7 @@ def bench_commands(
         ride_s: Annotated[float, typer.Option(min=0.05, help="From acceptance to drop-off.")] = _MATCH.ride_s,
         late_s: Annotated[float, typer.Option(min=0.05, help="So much later is a ride still served in time.")] = _MATCH.late_s,
         index_resolution: _Resolution = _MATCH.index_resolution,
+        workers: Annotated[int, typer.Option(min=1, help="Processes of the matching service.")] = _MATCH.workers,
     ) -> None:
         """How soon does a ride find its driver, and how many rides a second are carried through?
 
@@ -192,6 +193,7 @@ def bench_commands(
             ride_s=ride_s,
             late_s=late_s,
             index_resolution=index_resolution,
+            workers=workers,
         )
         measured(params, run_match, json_file)
 

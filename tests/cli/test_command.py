@@ -121,7 +121,7 @@ def test_a_token_is_one_that_services_believe(tmp_path: Path) -> None:
         (("demo", "--at", "tomorrow"), "'tomorrow' is not a time such as 2013-01-01T00:20"),
         (("serve", "weather"), "there is no service 'weather': known are location, matching, pricing"),
         (("serve", "location"), "HEXHAIL_REDIS_URL is not set"),
-        (("serve", "matching", "--workers", "2"), "matching cannot be served by several workers: only location can"),
+        (("serve", "pricing", "--workers", "2"), "pricing cannot be served by several workers: only location, matching can"),
         (("erase", "d1", "--location", "unix:/nowhere/location.sock"), "failed to connect"),
         (("token", "--role", "rider", "--subject", "no body"), "subject holds characters other than"),
     ],
