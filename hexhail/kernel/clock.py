@@ -47,6 +47,11 @@ class ManualClock:
         """Unix milliseconds, UTC."""
         return self._now_ms
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for it to go on? Whoever advances it for one who is not asleep yet lets that one sleep on."""
+        return sum(not future.done() for _, _, future in self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         """Returns once the clock has been advanced by `seconds`."""
         if seconds <= 0:

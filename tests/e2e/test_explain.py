@@ -40,7 +40,11 @@ def hide_from_location(world: World, driver_id: str, monkeypatch: pytest.MonkeyP
     async def tell_of_others(drivers: Sequence[Driver]) -> None:
         await tell([driver for driver in drivers if driver.driver_id != driver_id])
 
+    async def tell_nobody(*_: object) -> None:
+        """The reconciler tells everyone who changed; here it would tell of that driver too."""
+
     monkeypatch.setattr(world.matching.teller, "tell", tell_of_others)
+    monkeypatch.setattr(world.matching.teller, "tell_changed", tell_nobody)
 
 
 async def test_everybody_considered_is_explained_by_what_was_so(

@@ -117,6 +117,7 @@ async def test_a_worker_that_needs_longer_than_its_lease_keeps_the_ride(desk: De
         await until(lambda: desk.searcher.searched, "not searched")
         for _ in range(4 * LEASE_MS // SWEEP_MS):
             before = await desk.bench.pool.fetchval("SELECT leased_until_ms FROM matching.rides")
+            await until(lambda: desk.clock.sleepers, "the keeper does not wait for its next look")
             desk.clock.advance(SWEEP_MS)
 
             async def kept(before: int = before) -> bool:
