@@ -46,6 +46,7 @@ async def test_a_ride_for_later_waits_beside_another_and_begins_when_its_rider_i
         await driver.app.arrive(offer.ride_id)
         await driver.app.start(offer.ride_id)
 
+        await until(lambda: later.told[-1].version >= 2, "not looked at first")
         world.clock.advance(MIN_MS)  # 15 minutes ahead: a pickup of ten is allowed for, and a margin of five
         await world.matching.timekeeper.sweep()
         busy = await until(lambda: later.told[-1].version >= 3 and later.told[-1], "the deadline is forgotten")
