@@ -47,6 +47,16 @@ class _Joining:
     answer: Callable[[Ride], bytes]
     done: asyncio.Future[Ride]
 
+    def end(self, ride: Ride) -> None:
+        """Tells the caller, unless it has gone."""
+        if not self.done.done():
+            self.done.set_result(ride)
+
+    def fail(self, error: Exception) -> None:
+        """The same where nothing came of it."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
 
 class Changer:
     """Commits decisions and makes the rest of the world know."""
@@ -118,21 +128,22 @@ class Changer:
         """All that have come by the ride's turn: together, or else each by itself."""
         async with self._turn(ride_id):
             joined = self._joining.pop(ride_id)
-            ride = await self._commit_together(ride_id, joined) if len(joined) > 1 else None
+            try:
+                ride = await self._commit_together(ride_id, joined) if len(joined) > 1 else None
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told to all who wait
+                for one in joined:
+                    one.fail(error)
+                return
         for one in joined:
             if one.done.done():
                 continue  # its caller has gone
             if ride is not None:
-                one.done.set_result(ride)
+                one.end(ride)
                 continue
             try:
-                changed = await self.change(one.wanted, one.event, one.actor, one.request, one.answer)
+                one.end(await self.change(one.wanted, one.event, one.actor, one.request, one.answer))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is its caller's
-                if not one.done.done():
-                    one.done.set_exception(error)
-            else:
-                if not one.done.done():
-                    one.done.set_result(changed)
+                one.fail(error)
 
     async def _commit_together(self, ride_id: str, joined: Sequence[_Joining]) -> Ride | None:
         """One version for all of them; None where that cannot be, and nothing has changed then."""
