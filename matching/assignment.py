@@ -26,12 +26,14 @@ WAITS: Final = -1
 """Instead of a driver's number: the ride is left to the next window."""
 GREATEST_COST_MILLI: Final = 2**40
 """35 years. The solvers count in float64: sums of as many as there are rides stay exact."""
-FIRST_LOOK: Final = 5
+FIRST_LOOK: Final = 4
 """So many of its cheapest drivers a ride looks at to begin with."""
 DENSE_CELLS: Final = 40_000
 """Rides times drivers that are solved as a full table; what is larger, as a sparse one."""
 LARGE_RIDES: Final = 300
-"""A component with more rides is none that looking at a few drivers has kept small."""
+"""No component with fewer rides is large, whatever the window."""
+LARGE_SHARE: Final = 0.5
+"""Of the rides: a component with more is none that looking at a few drivers has kept small."""
 PACKED_RIDES: Final = 32
 """Small components are solved together until they have so many rides: a call costs more than a few rows."""
 
@@ -228,17 +230,18 @@ def _solved(wishes: _Wishes) -> Ints:
 
     Each ride looks at its few cheapest drivers; what that leaves falls apart into small components. Then prices tell which rides
     would rather have a driver that they did not look at: they look at these too, and what they touch is solved again. Where that
-    joins too many rides, as it does where drivers are scarce, all is solved at once.
+    joins most rides, as it does where drivers are scarce, all is solved at once.
     """
     n_drivers = wishes.n_drivers
     driver = np.full(wishes.n_rides, WAITS, dtype=np.int64)
     price = np.zeros(n_drivers, dtype=np.int64)
     looked_at = wishes.rank() < FIRST_LOOK
+    large_rides = max(LARGE_RIDES, LARGE_SHARE * wishes.n_rides)
     stirred = np.diff(wishes.first) > 0
     while stirred.any():
         seen = np.flatnonzero(looked_at)
         ride_part, driver_part = _components(wishes.ride[seen], wishes.driver[seen], wishes.n_rides, n_drivers)
-        if np.bincount(ride_part).max() > LARGE_RIDES:
+        if np.bincount(ride_part).max() > large_rides:
             return _solved_at_once(wishes)
         part_stirred = np.zeros(wishes.n_rides + n_drivers, dtype=np.bool_)
         part_stirred[ride_part[stirred]] = True

@@ -104,6 +104,7 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(under_test, "FIRST_LOOK", 1)
     elif request.param == "all at once":
         monkeypatch.setattr(under_test, "LARGE_RIDES", 1)
+        monkeypatch.setattr(under_test, "LARGE_SHARE", 0.0)
 
 
 @settings(deadline=None, max_examples=50)
