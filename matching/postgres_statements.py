@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _DRIVER_COLUMNS = """
        d.*,
        (SELECT a.ride_id FROM matching.assignments a
@@ -37,7 +31,7 @@ SELECT {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 # Location compares versions with what an earlier database may have told it: they grow with real time as well.
-_NEXT_VERSION = "GREATEST(d.version + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+NEXT_VERSION = "GREATEST(d.version + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
 
 # A statement that waits for a row sees the row as it then is, and all else as it was when it began to wait: a version would come
 # with the ride of an older one. So whoever changes a driver waits first, in a statement of its own.
@@ -47,20 +41,20 @@ UPSERT_DRIVER = f"""
 INSERT INTO matching.drivers AS d (city_id, driver_id, version, capabilities, rating_milli, updated_at_ms)
 VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4, $5)
 ON CONFLICT (city_id, driver_id) DO UPDATE
-   SET version = {_NEXT_VERSION}, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
+   SET version = {NEXT_VERSION}, capabilities = EXCLUDED.capabilities, rating_milli = EXCLUDED.rating_milli,
        updated_at_ms = EXCLUDED.updated_at_ms
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 SET_ONLINE = f"""
-UPDATE matching.drivers d SET online = $3, version = {_NEXT_VERSION}, updated_at_ms = $4,
+UPDATE matching.drivers d SET online = $3, version = {NEXT_VERSION}, updated_at_ms = $4,
        free_since_ms = CASE WHEN $3 AND NOT d.online THEN $4 ELSE d.free_since_ms END
  WHERE d.city_id = $1 AND d.driver_id = $2 AND NOT (d.suspended AND $3)
 RETURNING {_DRIVER_COLUMNS}
 """  # noqa: S608 - constants only
 
 SET_SUSPENDED = f"""
-UPDATE matching.drivers d SET suspended = $3, version = {_NEXT_VERSION}, updated_at_ms = $4,
+UPDATE matching.drivers d SET suspended = $3, version = {NEXT_VERSION}, updated_at_ms = $4,
        free_since_ms = CASE WHEN d.suspended AND NOT $3 THEN $4 ELSE d.free_since_ms END
  WHERE d.city_id = $1 AND d.driver_id = $2
 RETURNING {_DRIVER_COLUMNS}
@@ -79,38 +73,6 @@ RIDE_STATS = """
 SELECT state, count(*) AS rides, sum($2 - requested_at_ms)::bigint AS waited_ms, max($2 - requested_at_ms) AS longest_ms
   FROM matching.rides WHERE city_id = $1 AND next_deadline_ms IS NOT NULL GROUP BY state
 """
-
-# `Step` of matching/records.py, which says what the values are.
-_RECORD_STEP = """
-       shown_milli = round(d.shown_milli * $4::float8)::bigint + $5,
-       accepted_milli = GREATEST(0, round(d.accepted_milli * $4::float8)::bigint + $6)
-"""
-
-# A driver who accepts must still be online: going offline at the same moment is decided by this row's lock.
-TOUCH_ACCEPTING_DRIVER = f"""
-UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, {_RECORD_STEP}
- WHERE d.city_id = $1 AND d.driver_id = $2 AND d.online AND NOT d.suspended
-RETURNING {_DRIVER_COLUMNS}
-"""  # noqa: S608 - constants only
-
-TOUCH_RELEASED_DRIVER = f"""
-UPDATE matching.drivers d SET version = {_NEXT_VERSION}, updated_at_ms = $3, free_since_ms = $3
- WHERE d.city_id = $1 AND d.driver_id = $2
-RETURNING {_DRIVER_COLUMNS}
-"""  # noqa: S608 - constants only
-
-# Whoever goes offline or is suspended now waits for the offer, and then finds it: no offer slips past into nobody's hands.
-ANY_ASSIGNED_OR_GONE = """
-SELECT EXISTS (SELECT 1 FROM matching.assignments
-                WHERE city_id = $1 AND driver_id = ANY($2) AND released_at_ms IS NULL)
-    OR (SELECT count(*) FROM (SELECT 1 FROM matching.drivers
-                WHERE city_id = $1 AND driver_id = ANY($2) AND online AND NOT suspended FOR SHARE) AS there) < cardinality($2)
-"""
-
-# $3 only keeps the numbers of the step's values where the statement above has them.
-RECORD_ANSWER = f"""
-UPDATE matching.drivers d SET {_RECORD_STEP} WHERE d.city_id = $1 AND d.driver_id = ANY($2) AND $3::bigint IS NOT NULL
-"""  # noqa: S608 - constants only
 
 # One statement is one snapshot: a ride and its offers are never of two versions.
 _RIDE_WITH_OFFERS = """
@@ -146,15 +108,6 @@ UPDATE matching.rides
  WHERE ride_id = $1 AND version = $2
 """
 
-INSERT_ASSIGNMENT = """
-INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms) VALUES ($1, $2, $3, $4)
-"""
-
-RELEASE_ASSIGNMENT = """
-UPDATE matching.assignments SET released_at_ms = $4, release_reason = $5
- WHERE city_id = $1 AND driver_id = $2 AND ride_id = $3 AND released_at_ms IS NULL
-"""
-
 INSERT_EVENT = """
 INSERT INTO matching.outbox (city_id, aggregate_id, version, index, at_ms, kind, envelope) VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
@@ -171,54 +124,6 @@ ON CONFLICT (city_id, actor, request_id) DO UPDATE
    SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
  WHERE r.answered_at_ms <= $7
 """
-
-_REQUEST_TYPES = ("text", "text", "text", "bytea", "bytea", "bigint")
-_OFFER_TYPES = ("text", "text", "integer", "text", "bigint", "bigint", "bigint", "integer", "integer")
-_EVENT_TYPES = ("integer", "text", "bytea")
-REPEATED, CHANGED = "REPEATED", "CHANGED"
-"""Why a whole change is refused: its request is answered already; the ride is no longer at the version that was decided upon."""
-
-
-@lru_cache
-def whole_change(ride: str, values: int) -> str:
-    """One statement, and one round trip, that makes a change of a ride true with its offers, events and answer; or nothing of it.
-
-    ride : INSERT_RIDE or UPDATE_RIDE, with so many `values`. Behind them come city, ride, version and time of the change; from
-        when on an answer is kept; then, as arrays, the columns of the requests answered, of the offers and of the events.
-    A word that is no boolean undoes everything, and says why.
-    """
-    first = values + 1
-    city, ride_id, version, at_ms = (f"${first + number}" for number in range(4))
-    kept_from_ms = f"${first + 4}"
-    requests = _numbered(first + 5, _REQUEST_TYPES, "[]")
-    offers = _numbered(first + 11, _OFFER_TYPES, "[]")
-    events = _numbered(first + 20, _EVENT_TYPES, "[]")
-    return f"""
-WITH changed AS ({ride} RETURNING 1),
-asked AS (
-    INSERT INTO matching.requests AS r (city_id, actor, request_id, body_digest, answer, answered_at_ms)
-    SELECT q.* FROM unnest({", ".join(requests)}) AS q
-    ON CONFLICT (city_id, actor, request_id) DO UPDATE
-       SET body_digest = EXCLUDED.body_digest, answer = EXCLUDED.answer, answered_at_ms = EXCLUDED.answered_at_ms
-     WHERE r.answered_at_ms <= {kept_from_ms}
-    RETURNING 1),
-offered AS (
-    INSERT INTO matching.offers (city_id, ride_id, offer_id, driver_id, phase, state, made_at_ms, expires_at_ms, shown_at_ms,
-                                 pickup_eta_s, pickup_distance_m)
-    SELECT {city}, {ride_id}, o.* FROM unnest({", ".join(offers)}) AS o
-    ON CONFLICT (offer_id) DO UPDATE SET state = EXCLUDED.state, shown_at_ms = EXCLUDED.shown_at_ms),
-logged AS (
-    INSERT INTO matching.outbox (city_id, aggregate_id, version, at_ms, index, kind, envelope)
-    SELECT {city}, {ride_id}, {version}, {at_ms}, e.* FROM unnest({", ".join(events)}) AS e)
-SELECT (CASE WHEN (SELECT count(*) FROM asked) < cardinality({requests[2]}) THEN '{REPEATED}'
-             WHEN NOT EXISTS (SELECT FROM changed) THEN '{CHANGED}'
-             ELSE 'true' END)::boolean
-"""  # noqa: S608 - constants only
-
-
-def _numbered(first: int, types: Sequence[str], of: str = "") -> list[str]:
-    return [f"${first + number}::{kind}{of}" for number, kind in enumerate(types)]
-
 
 FORGET_REQUESTS = "DELETE FROM matching.requests WHERE answered_at_ms <= $1"
 

@@ -12,27 +12,27 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
 from hexhail.kernel.units import MS_PER_S
 from matching import postgres_statements as sql
-from matching.model import OPEN, FactKind, Offer, OfferState, Ride, RideState
-from matching.records import Answer, RecordParams, answers, step
-from matching.rows import check_of, driver_of, offer_of, ride_body, ride_of, watch_body
-from matching.store import Change, Conflict, Driver, RequestKey, RequestRepeated, Stats
+from matching.model import OPEN, RideState
+from matching.postgres_change import REPEATS_KEPT_MS, Refusal, Touch, refusal_of, statement_of
+from matching.records import RecordParams
+from matching.rows import check_of, driver_of, driver_of_change, offer_of, ride_of, watch_body
+from matching.store import Conflict, Driver, RequestKey, RequestRepeated, Stats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hexhail.cities import Cities
     from hexhail.kernel.ids import CityId, DriverId, OfferId, RideId
+    from matching.model import Offer, Ride
     from matching.progress import Check, Watch
+    from matching.store import Change
 
     Pool = asyncpg.Pool[asyncpg.Record]
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     EncodeRideEvents = Callable[[Change], list[tuple[str, bytes]]]
     EncodeDriverEvent = Callable[[Driver, str, int, str, str], bytes]
 
-REPEATS_KEPT_MS = 24 * 3600 * MS_PER_S
 _PAGE = 1_000
-
-_REQUEST_COLUMNS, _OFFER_COLUMNS, _EVENT_COLUMNS = 6, 9, 3
 
 _UNIQUE: dict[str, Reason] = {
     "rides_one_active_per_rider": Reason.RIDER_BUSY,
@@ -134,14 +134,11 @@ class PostgresStore:
         STORE_UNAVAILABLE.
         """
         self.counts.commits += 1
+        ride = change.decision.ride
+        statement = statement_of(change, self._encode_ride_events(change), self._records[ride.city_id])
         try:
             async with postgres_errors(), self._pool.acquire() as connection:
-                if not self._has_more(change):
-                    await self._make_true(connection, change)
-                    touched = []
-                else:
-                    async with connection.transaction():
-                        touched = await self._commit(connection, change)
+                rows = await connection.fetch(statement.sql, *statement.values)
         except Conflict:
             self.counts.rejected_commits += 1
             raise
@@ -150,65 +147,33 @@ class PostgresStore:
             reason = _UNIQUE.get(error.constraint_name or "")
             if reason is None:
                 raise Conflict(error.constraint_name) from error
-            raise DomainError(reason, ride_id=change.decision.ride.ride_id) from None
-        self.on_commit(change.decision.ride.city_id)
-        return touched
+            raise DomainError(reason, ride_id=ride.ride_id) from None
+        except asyncpg.InvalidTextRepresentationError as error:
+            refusal = refusal_of(str(error))
+            if refusal is None:
+                raise
+            self.counts.rejected_commits += 1
+            raise await self._refused(refusal, change) from None
+        self.on_commit(ride.city_id)
+        return await self._touched(ride, [row for row in rows if row["driver_id"] is not None])
 
-    def _has_more(self, change: Change) -> bool:
-        """Does it touch drivers too? All else is one statement."""
-        known = {offer.offer_id for offer in change.before.offers} if change.before else set()
-        made = any(offer.offer_id not in known for offer in change.decision.ride.offers)
-        bound = any(fact.kind in (FactKind.ASSIGNMENT_BEGAN, FactKind.ASSIGNMENT_ENDED) for fact in change.decision.facts)
-        return made or bound or change.restores or bool(answers(change.before, change.decision))
-
-    async def _make_true(self, connection: Connection, change: Change) -> None:
-        """The ride, its offers, its events and the answer to its request. Raises Conflict, RequestRepeated."""
-        ride, at_ms, answered = change.decision.ride, change.decision.ride.updated_at_ms, change.answered()
-        if change.before is None:
-            statement, first = sql.INSERT_RIDE, _insert_values(ride, change.leased_until_ms)
-        else:
-            statement, first = sql.UPDATE_RIDE, _update_values(change.before, ride, change.leased_until_ms)
-        events = self._encode_ride_events(change)
-        try:
-            await connection.fetchval(
-                sql.whole_change(statement, len(first)),
-                *first,
-                *(ride.city_id, ride.ride_id, ride.version, at_ms, at_ms - REPEATS_KEPT_MS),
-                *_columns([_request_values(request, answer, at_ms) for request, answer in answered], _REQUEST_COLUMNS),
-                *_columns([_offer_values(offer) for offer in _changed_offers(change)], _OFFER_COLUMNS),
-                *_columns([(index, kind, envelope) for index, (kind, envelope) in enumerate(events)], _EVENT_COLUMNS),
-            )
-        except asyncpg.InvalidTextRepresentationError as refusal:
-            if answered and sql.REPEATED in str(refusal):
-                raise RequestRepeated(", ".join(request.request_id for request, _ in answered)) from None
-            if change.before is not None and sql.CHANGED in str(refusal):
-                raise Conflict(f"{ride.ride_id} is no longer at version {change.before.version}") from None
-            raise
-
-    async def _commit(self, connection: Connection, change: Change) -> list[Driver]:
+    async def _refused(self, refusal: Refusal, change: Change) -> Exception:
         ride = change.decision.ride
-        await self._make_true(connection, change)
-        asked = [offer.driver_id for offer in _changed_offers(change) if offer.state is OfferState.LIVE]
-        if asked and await connection.fetchval(sql.ANY_ASSIGNED_OR_GONE, ride.city_id, asked):
-            raise Conflict("a driver to be asked has accepted another ride or gone meanwhile")
-        touched = await self._change_drivers(connection, change)
-        if change.restores and ride.assignment is not None:
-            driver_id, accepted_at_ms = ride.assignment.driver_id, ride.assignment.accepted_at_ms
-            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, driver_id, ride.ride_id, accepted_at_ms)
-            touched += await _touch_released(connection, ride, driver_id)
-        return touched
+        if refusal is Refusal.REPEATED:
+            return RequestRepeated(", ".join(request.request_id for request, _ in change.answered()))
+        if refusal is not Refusal.GONE or ride.assignment is None:
+            return Conflict(f"{ride.ride_id}: {refusal}")
+        driver = await self.driver(ride.city_id, ride.assignment.driver_id)
+        reason = Reason.DRIVER_SUSPENDED if driver.suspended else Reason.DRIVER_OFFLINE
+        return DomainError(reason, driver_id=driver.driver_id)
 
-    async def _change_drivers(self, connection: Connection, change: Change) -> list[Driver]:
-        """Assignments and records, as the change leaves them; the drivers whose state is another one."""
-        ride, params = change.decision.ride, self._records[change.decision.ride.city_id]
-        given: dict[Answer, list[str]] = {}
-        for driver_id, answer in answers(change.before, change.decision):
-            given.setdefault(answer, []).append(driver_id)
-        given.pop(Answer.ACCEPTED, None)  # counted where the driver is bound to the ride
-        for answer, driver_ids in given.items():
-            values = _step_values(answer, params)
-            await connection.execute(sql.RECORD_ANSWER, ride.city_id, driver_ids, ride.updated_at_ms, *values)
-        return await _change_assignments(connection, change, params)
+    async def _touched(self, ride: Ride, rows: Sequence[asyncpg.Record]) -> list[Driver]:
+        """The drivers whom a change has given a new version."""
+        touched = [driver_of_change(row, "" if row["kind"] == Touch.FREED else ride.ride_id) for row in rows if row["was_bound"]]
+        others = [row["driver_id"] for row in rows if not row["was_bound"]]
+        if others:  # freed of a ride that they did not have: which one they have, only a new statement sees
+            touched += (await self.drivers(ride.city_id, others)).values()
+        return touched
 
     async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:
         """Rides (or this one) whose deadline has come and that no other worker has in hand. Raises STORE_UNAVAILABLE."""
@@ -430,92 +395,7 @@ class PostgresStore:
         return driver
 
 
-def _step_values(answer: Answer, params: RecordParams) -> tuple[float, int, int]:
-    change = step(answer, params)
-    return change.keep, change.shown_gain_milli, change.accepted_gain_milli
-
-
-async def _change_assignments(connection: Connection, change: Change, records: RecordParams) -> list[Driver]:
-    ride, touched = change.decision.ride, []
-    for fact in change.decision.facts:
-        if fact.kind is FactKind.ASSIGNMENT_BEGAN:
-            await connection.execute(sql.INSERT_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms)
-            step_values = _step_values(Answer.ACCEPTED, records)
-            row = await connection.fetchrow(
-                sql.TOUCH_ACCEPTING_DRIVER, ride.city_id, fact.driver_id, ride.updated_at_ms, *step_values
-            )
-            if row is None:
-                row = await connection.fetchrow(sql.DRIVERS, ride.city_id, [fact.driver_id])
-                suspended = row is not None and row["suspended"]
-                raise DomainError(Reason.DRIVER_SUSPENDED if suspended else Reason.DRIVER_OFFLINE, driver_id=fact.driver_id)
-            touched.append(driver_of(row))
-        elif fact.kind is FactKind.ASSIGNMENT_ENDED:
-            reason = fact.release_reason.value if fact.release_reason else None
-            await connection.execute(
-                sql.RELEASE_ASSIGNMENT, ride.city_id, fact.driver_id, ride.ride_id, ride.updated_at_ms, reason
-            )
-            touched += await _touch_released(connection, ride, fact.driver_id)
-    return touched
-
-
-async def _touch_released(connection: Connection, ride: Ride, driver_id: str) -> list[Driver]:
-    rows = await connection.fetch(sql.TOUCH_RELEASED_DRIVER, ride.city_id, driver_id, ride.updated_at_ms)
-    return [driver_of(row) for row in rows]
-
-
 async def _keep_answer(connection: Connection, request: RequestKey, answer: bytes, now_ms: int) -> None:
-    values = _request_values(request, answer, now_ms)
-    done = await connection.execute(sql.INSERT_REQUEST, *values, now_ms - REPEATS_KEPT_MS)
+    done = await connection.execute(sql.INSERT_REQUEST, *request.columns, answer, now_ms, now_ms - REPEATS_KEPT_MS)
     if done != "INSERT 0 1":
         raise RequestRepeated(request.request_id)
-
-
-def _request_values(request: RequestKey, answer: bytes, now_ms: int) -> tuple[object, ...]:
-    return request.city_id, request.actor, request.request_id, request.body_digest, answer, now_ms
-
-
-def _changed_offers(change: Change) -> list[Offer]:
-    """By driver, so that two rides with the same drivers wait for each other in the same order and never in a circle."""
-    known = set(change.before.offers) if change.before else set()
-    return sorted((offer for offer in change.decision.ride.offers if offer not in known), key=lambda offer: offer.driver_id)
-
-
-def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[tuple[object, ...]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * count
-
-
-def _update_values(before: Ride, ride: Ride, leased_until_ms: int) -> tuple[object, ...]:
-    state, body = ride.state.value, ride_body(ride)
-    return ride.ride_id, before.version, state, ride.version, ride.updated_at_ms, ride.next_deadline_ms, body, leased_until_ms
-
-
-def _insert_values(ride: Ride, leased_until_ms: int) -> tuple[object, ...]:
-    return (
-        ride.ride_id,
-        ride.city_id,
-        ride.rider_id,
-        ride.quote.quote_id,
-        ride.state.value,
-        ride.version,
-        ride.pickup.lat,
-        ride.pickup.lng,
-        ride.requested_at_ms,
-        ride.updated_at_ms,
-        ride.next_deadline_ms,
-        ride_body(ride),
-        leased_until_ms,
-    )
-
-
-def _offer_values(offer: Offer) -> tuple[object, ...]:
-    return (
-        offer.offer_id,
-        offer.driver_id,
-        offer.phase,
-        offer.state.value,
-        offer.made_at_ms,
-        offer.expires_at_ms,
-        offer.shown_at_ms,
-        offer.pickup_eta_s,
-        offer.pickup_distance_m,
-    )

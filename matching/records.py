@@ -97,6 +97,15 @@ def step(answer: Answer, params: RecordParams) -> Step:
     return Step(keep, 1_000, 1_000 if answer is Answer.ACCEPTED else 0)
 
 
+def joined(first: Step, second: Step) -> Step:
+    """Both, the one after the other, but for rounding in between."""
+    return Step(
+        first.keep * second.keep,
+        round(first.shown_gain_milli * second.keep) + second.shown_gain_milli,
+        round(first.accepted_gain_milli * second.keep) + second.accepted_gain_milli,
+    )
+
+
 def after(record: Record, answer: Answer, params: RecordParams) -> Record:
     """The record with one more answer."""
     change = step(answer, params)

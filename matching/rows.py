@@ -99,6 +99,15 @@ def watch_body(watch: Watch) -> str:
 
 def driver_of(row: Row) -> Driver:
     """The driver that a row of the statement `DRIVERS` describes."""
+    return _driver(row, row["ride_id"] or "", row["has_live_offer"])
+
+
+def driver_of_change(row: Row, ride_id: str) -> Driver:
+    """The driver that a change of a ride has bound or freed, with the ride that it has now. Neither leaves it a live offer."""
+    return _driver(row, ride_id, has_live_offer=False)
+
+
+def _driver(row: Row, ride_id: str, has_live_offer: bool) -> Driver:
     return Driver(
         city_id=CityId(row["city_id"]),
         driver_id=DriverId(row["driver_id"]),
@@ -110,6 +119,6 @@ def driver_of(row: Row) -> Driver:
         updated_at_ms=row["updated_at_ms"],
         record=Record(row["shown_milli"], row["accepted_milli"]),
         free_since_ms=row["free_since_ms"],
-        ride_id=row["ride_id"] or "",
-        has_live_offer=row["has_live_offer"],
+        ride_id=ride_id,
+        has_live_offer=has_live_offer,
     )

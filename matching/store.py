@@ -32,6 +32,11 @@ class RequestKey:
     request_id: str
     body_digest: bytes
 
+    @property
+    def columns(self) -> tuple[str, str, str, bytes]:
+        """As a row begins."""
+        return self.city_id, self.actor, self.request_id, self.body_digest
+
 
 @dataclass(frozen=True, slots=True)
 class Driver:

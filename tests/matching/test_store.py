@@ -14,7 +14,7 @@ from hexhail.cities import Cities, load_city
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import CityId, DriverId, OfferId, QuoteId, RideId, RiderId
 from hexhail.kernel.settings import Settings
-from matching import postgres_statements
+from matching import postgres_change
 from matching.events_wire import encode_driver_event, encode_ride_events
 from matching.model import (
     DeadlinePassed,
@@ -217,6 +217,29 @@ async def test_a_driver_who_has_gone_meanwhile_is_not_asked(bench: Bench) -> Non
     assert [offer.driver_id for offer in (await bench.offer(ride, "here")).live_offers()] == ["here"]
 
 
+BINDS = "INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms) VALUES ('gridport', 'd1', $1, 0)"
+LEAVES = "UPDATE matching.drivers SET online = false WHERE driver_id = 'd1' AND $1 <> ''"
+
+
+@pytest.mark.parametrize("what", [BINDS, LEAVES], ids=["accepts another ride", "goes offline"])
+async def test_who_changes_while_an_offer_waits_for_it_is_not_asked(bench: Bench, what: str) -> None:
+    """The statement's own view of the world is from before it began to wait: what it sees of such a driver does not count."""
+    await bench.driver("d1")
+    other, ride = await bench.request(1), await bench.request(2)
+    before = await bench.counts()
+    async with bench.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("UPDATE matching.drivers SET version = version + 1 WHERE driver_id = 'd1'")
+            await connection.execute(what, other.ride_id)
+            offering = asyncio.create_task(bench.offer(ride, "d1"))
+            async with asyncio.timeout(10):
+                while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
+                    await asyncio.sleep(0)
+        with pytest.raises(Conflict):
+            await offering
+    assert await bench.counts() == before | {"assignments": 1 if what is BINDS else 0}
+
+
 async def test_a_suspension_finds_every_offer_that_was_made_before_it(bench: Bench) -> None:
     """Given an offer whose change is under way: the suspension waits for it, and then it can be seen and withdrawn."""
     await bench.driver("d1")
@@ -230,7 +253,9 @@ async def test_a_suspension_finds_every_offer_that_was_made_before_it(bench: Ben
 
 async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one who was asked while on a ride: the unique index holds by itself."""
-    monkeypatch.setattr(postgres_statements, "ANY_ASSIGNED_OR_GONE", "SELECT $1::text IS NULL AND $2::text[] IS NULL")
+    nobody = "asked_in_vain AS (SELECT {city} IS NULL AND {asked} IS NULL AS so)"
+    monkeypatch.setattr(postgres_change, "NOT_ASKED_IN_VAIN", nobody)
+    monkeypatch.setattr(postgres_change, "_whole_change", postgres_change._whole_change.__wrapped__)
     await bench.driver("d1")
     first = await bench.offer(await bench.request(1), "d1")
     await bench.happen(first, OfferAccepted(first.offers[0].offer_id))
