@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script's text and the digest that EVALSHA wants."""
-
-    text: str
-    sha: str
+from hexhail.stores.script import Script
 
 
 def _script(name: str) -> Script:
     folder = resources.files("location") / "lua"
     text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-def _alone(text: str) -> Script:
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script.of(text)
 
 
 WRITE_FIXES: Final = _script("write_fixes")
@@ -33,7 +21,7 @@ READ_CHANGES: Final = _script("read_changes")
 SWEEP: Final = _script("sweep")
 ERASE: Final = _script("erase")
 
-OPEN_SESSION: Final = _alone(
+OPEN_SESSION: Final = Script.of(
     """
     local session = math.max(tonumber(ARGV[1]), (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
     redis.call('SET', KEYS[1], string.format('%.0f', session))
@@ -42,7 +30,7 @@ OPEN_SESSION: Final = _alone(
 )
 """KEYS: session. ARGV: at least. Returns an id newer than all before."""
 
-COMPLETE_EPOCH: Final = _alone(
+COMPLETE_EPOCH: Final = Script.of(
     """
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
     redis.call('SET', KEYS[2], ARGV[1])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hexhail.kernel.ids import CityId
     from hexhail.kernel.units import Ints
     from hexhail.stores.line import Call
+    from hexhail.stores.script import Script
     from hexhail.stores.valkey import Valkey
     from location.keys import BucketKeys
     from location.model import DriverState, Records
@@ -73,7 +74,7 @@ class RedisLocationStore:
 
     async def open_session(self, at_least: int) -> int:
         """A session id of at least this, newer than all given out before in the city."""
-        (session,) = await self._ask([self._call(scripts.OPEN_SESSION, (self._session_key,), at_least)])
+        (session,) = await self._ask([scripts.OPEN_SESSION.call((self._session_key,), at_least)])
         return int(session)
 
     async def last_session(self) -> int:
@@ -135,7 +136,7 @@ class RedisLocationStore:
         if _epoch_of(known).epoch != epoch:
             return False
         calls = [
-            self._call(scripts.COMPLETE_EPOCH, (bucket.epoch, bucket.told), of_bucket)
+            scripts.COMPLETE_EPOCH.call((bucket.epoch, bucket.told), of_bucket)
             for bucket, (of_bucket, _) in zip(self._bucket_keys, known, strict=True)
         ]
         return all(await self._ask(calls))
@@ -217,12 +218,8 @@ class RedisLocationStore:
             for start in range(0, len(all_rows), at_most):
                 yield bucket, all_rows[start : start + at_most]
 
-    def _bucket_call(self, script: scripts.Script, bucket: BucketKeys, *arguments: str | bytes | float) -> Call:
-        return self._call(script, bucket.scripted, bucket.cell_prefix, *arguments)
-
-    @staticmethod
-    def _call(script: scripts.Script, keys: Sequence[str], *arguments: str | bytes | float) -> Call:
-        return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    def _bucket_call(self, script: Script, bucket: BucketKeys, *arguments: str | bytes | float) -> Call:
+        return script.call(bucket.scripted, bucket.cell_prefix, *arguments)
 
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
         """All replies, in one round trip."""

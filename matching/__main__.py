@@ -21,7 +21,7 @@ from hexhail.rpc.background import background, every
 from hexhail.rpc.channel import PeerToken, peer_channel
 from hexhail.rpc.server import Server, ServiceSpec, Shell, serving
 from hexhail.rpc.service import Service, main_of
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import connect, open_valkey
 from matching.batcher import Batcher
 from matching.changer import Changer
 from matching.dispatcher import Dispatcher
@@ -41,6 +41,7 @@ from matching.pricing_grpc import GrpcPricing
 from matching.reconciler import Reconciler
 from matching.reconciling import Repair
 from matching.redis_claims import RedisClaims
+from matching.redis_scripts import SCRIPTS
 from matching.redis_sessions import RedisSessions
 from matching.redis_stream import RedisStream
 from matching.relay import Relay
@@ -59,11 +60,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from redis.asyncio import Redis
-
     from hexhail.kernel.clock import Clock
     from hexhail.kernel.ids import CityId
     from hexhail.rpc.service import Runtime
+    from hexhail.stores.valkey import Valkey
     from matching.store import Claims
     from routing.sources import RouterSource
 
@@ -119,7 +119,7 @@ def _count_told(metrics: Mapping[str, MatchingMetrics], city_id: CityId, count: 
 
 def _relays(
     pool: asyncpg.Pool[asyncpg.Record],
-    redis: Redis,
+    valkey: Valkey,
     leases: PostgresLeases,
     clock: Clock,
     params: Mapping[CityId, MatchingParams],
@@ -128,7 +128,7 @@ def _relays(
     log = PostgresLog(pool)
     return {
         city_id: Relay(
-            city_id, leases, log, RedisStream(redis, city_id, p.events.stream_length), clock, p.events, metrics[city_id]
+            city_id, leases, log, RedisStream(valkey, city_id, p.events.stream_length), clock, p.events, metrics[city_id]
         )
         for city_id, p in params.items()
     }
@@ -171,7 +171,7 @@ async def running(
             asyncpg.create_pool(postgres_dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=10, reset=_nothing_to_reset)
         )
         await ensure_outbox_days(pool, clock.now_ms())
-        redis = await stack.enter_async_context(aclosing(connect(redis_url)))
+        valkey = await stack.enter_async_context(aclosing(open_valkey(redis_url, SCRIPTS)))
         token = PeerToken(token_key, "matching")
         location = GrpcLocation(await stack.enter_async_context(peer_channel(location_address)), token)
         pricing = GrpcPricing(await stack.enter_async_context(peer_channel(pricing_address)), token)
@@ -179,10 +179,10 @@ async def running(
         store = PostgresStore(
             pool, cities, encode_ride_events, encode_driver_event, {city_id: p.records for city_id, p in params.items()}
         )
-        kept_claims = RedisClaims(redis, cities, clock)
+        kept_claims = RedisClaims(valkey, cities, clock)
         claims = wrap_claims(kept_claims)
-        sessions = RedisSessions(redis, cities, clock, worker_id)
-        notices = Notices(redis, cities, clock, worker_id)
+        sessions = RedisSessions(valkey, cities, clock, worker_id)
+        notices = Notices(await stack.enter_async_context(aclosing(connect(redis_url))), valkey, cities, clock, worker_id)
         teller = Teller(location, store, cities, clock, repaired=partial(_count_told, metrics))
         changer = Changer(store, claims, notices, teller, clock, offers)
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
@@ -191,7 +191,7 @@ async def running(
         minder = Minder(store, location, sources, changer, clock, {city_id: p.progress for city_id, p in params.items()})
         watcher = Watcher(store, store, notices, sessions, tracker, changer.remembered)
         leases = PostgresLeases(pool, worker_id)
-        relays = _relays(pool, redis, leases, clock, params, metrics)
+        relays = _relays(pool, valkey, leases, clock, params, metrics)
         reconciler = Reconciler(leases, store, store, kept_claims, sessions, changer, teller, clock, offers, metrics)
         solver = await stack.enter_async_context(aclosing(Solver()))
         windows = PostgresWindows(pool, encode_window_event)

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hexhail.kernel.errors import DomainError
-from hexhail.stores.valkey import valkey_answers
+from hexhail.stores.valkey import answered
 from matching import keys
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
+    from hexhail.stores.valkey import Valkey
     from matching.model import Ride
 
     Changed = Callable[[Ride | None], None]
@@ -41,8 +42,10 @@ _QUIET_S = 5.0
 class Notices:
     """Wakes watchers by subject: a ride's id, or one of the two subjects of a driver."""
 
-    def __init__(self, redis: Redis, cities: Cities, clock: Clock, worker_id: str) -> None:
+    def __init__(self, redis: Redis, valkey: Valkey, cities: Cities, clock: Clock, worker_id: str) -> None:
+        """Listens by `redis`, and speaks by `valkey`."""
         self._redis = redis
+        self._valkey = valkey
         self._cities = cities
         self._clock = clock
         self._worker_id = worker_id
@@ -85,8 +88,7 @@ class Notices:
 
     async def _send(self, city_id: str, told: str) -> None:
         try:
-            async with valkey_answers():
-                await self._redis.spublish(keys.notices(city_id), told)
+            answered(await self._valkey.ask([("SPUBLISH", keys.notices(city_id), told)]))
         except DomainError as error:
             log.warning("notice not sent", error=error.message)
 

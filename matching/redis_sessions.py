@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.ids import CityId, DriverId, bucket_of
-from hexhail.stores.valkey import valkey_answers
+from hexhail.stores.valkey import answered
 from matching import keys
+from matching import redis_scripts as scripts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis
-
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
+    from hexhail.stores.valkey import Valkey
     from matching.store import DriverKey
 
 log = structlog.get_logger(__name__)
@@ -30,45 +30,26 @@ SESSION_TTL_MS = 15_000
 RENEWED_AT_ONCE = 500
 """So many in one go: neither this process nor Valkey does anything else meanwhile."""
 
-# A session may have moved to another worker since: end or renew it only while it is still this worker's.
-_CLOSE = """
-local value = redis.call('GET', KEYS[1])
-if value and string.sub(value, 1, string.len(ARGV[1]) + 1) == ARGV[1] .. '|' then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
-_RENEW = """
-local ours, value = ARGV[1] .. '|', ARGV[1] .. '|' .. ARGV[2]
-for _, key in ipairs(KEYS) do
-  local held = redis.call('GET', key)
-  if not held or string.sub(held, 1, string.len(ours)) == ours then redis.call('SET', key, value, 'PX', ARGV[3]) end
-end
-return 1
-"""
-
-_DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 _KEYS_PER_SCAN = 1_000
 
 
 class RedisSessions:
     """Sessions of drivers. The newest stream of a driver holds its session; older ones end."""
 
-    def __init__(self, redis: Redis, cities: Cities, clock: Clock, worker_id: str) -> None:
-        self._redis = redis
+    def __init__(self, valkey: Valkey, cities: Cities, clock: Clock, worker_id: str) -> None:
+        self._valkey = valkey
         self._cities = cities
         self._clock = clock
         self._worker_id = worker_id
         self._streams: dict[DriverKey, str] = {}
-        self._close = redis.register_script(_CLOSE)
-        self._renew = redis.register_script(_RENEW)
-        self._drop = redis.register_script(_DROP)
 
     async def open(self, city_id: CityId, driver_id: str, stream_id: str) -> None:
         """This stream is the driver's session from now on."""
         key = _driver_key(city_id, driver_id)
         self._streams[key] = stream_id
         try:
-            async with valkey_answers():
-                await self._redis.set(self._name(key), f"{self._worker_id}|{self._expires_at_ms()}", px=SESSION_TTL_MS)
+            value = f"{self._worker_id}|{self._expires_at_ms()}"
+            answered(await self._valkey.ask([("SET", self._name(key), value, "PX", SESSION_TTL_MS)]))
         except DomainError as error:
             log.warning("session known here only, until it is renewed", reason=error.reason, driver_id=driver_id)
 
@@ -79,8 +60,7 @@ class RedisSessions:
             return
         del self._streams[key]
         try:
-            async with valkey_answers():
-                await self._close(keys=[self._name(key)], args=[self._worker_id])
+            answered(await self._valkey.ask([scripts.CLOSE_SESSION.call([self._name(key)], self._worker_id)]))
         except DomainError as error:
             log.warning("session left to expire", reason=error.reason, driver_id=driver_id)
 
@@ -90,8 +70,7 @@ class RedisSessions:
         if self._streams.get(key) != stream_id:
             return False
         try:
-            async with valkey_answers():
-                value = await self._redis.get(self._name(key))
+            (value,) = answered(await self._valkey.ask([("GET", self._name(key))]))
         except DomainError:
             return True  # nobody can say otherwise now, and two streams of one phone do no harm
         return value is None or _parts(value)[0] == self._worker_id
@@ -107,9 +86,8 @@ class RedisSessions:
                 if (city_id, driver_id) in self._streams:  # it may have ended while others were renewed
                     bucket = bucket_of(driver_id, self._cities[city_id].buckets)
                     names[city_id, bucket].append(keys.session(city_id, bucket, driver_id))
-            async with valkey_answers():
-                for of_one_slot in names.values():
-                    await self._renew(keys=of_one_slot, args=[self._worker_id, self._expires_at_ms(), SESSION_TTL_MS])
+            told = (self._worker_id, self._expires_at_ms(), SESSION_TTL_MS)
+            answered(await self._valkey.ask([scripts.RENEW_SESSIONS.call(of_slot, *told) for of_slot in names.values()]))
 
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of these drivers that have a session, on whichever worker. Raises STORE_UNAVAILABLE."""
@@ -117,27 +95,21 @@ class RedisSessions:
         elsewhere = [i for i in driver_ids if i not in here]
         if not elsewhere:
             return here
-        async with valkey_answers():
-            values = await self._redis.mget([self._name(_driver_key(city_id, driver_id)) for driver_id in elsewhere])
+        calls = [("GET", self._name(_driver_key(city_id, driver_id))) for driver_id in elsewhere]
+        values = answered(await self._valkey.ask(calls))
         now_ms = self._clock.now_ms()
         return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
 
     async def drop_expired(self, city_id: CityId) -> int:
         """Takes away sessions that are over by the clock, whatever their keys say; how many? Raises STORE_UNAVAILABLE."""
-        cursor, dropped, now_ms = 0, 0, self._clock.now_ms()
-        names: list[Any]
+        cursor, dropped, now_ms, pattern = b"0", 0, self._clock.now_ms(), keys.sessions(city_id)
         while True:
-            async with valkey_answers():
-                cursor, names = await self._redis.scan(cursor, match=keys.sessions(city_id), count=_KEYS_PER_SCAN)
-                values = await self._redis.mget(names) if names else []
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for name, value in zip(names, values, strict=True):
-                        if value is not None and _parts(value)[1] <= now_ms:
-                            await self._drop(keys=[name], args=[value], client=pipe)
-                    done: list[int] = await pipe.execute()
-                dropped += sum(done)
-            if not cursor:
-                return dropped
+            ((cursor, names),) = answered(await self._valkey.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)]))
+            values = answered(await self._valkey.ask([("GET", name) for name in names]))
+            over = [pair for pair in zip(names, values, strict=True) if pair[1] is not None and _parts(pair[1])[1] <= now_ms]
+            dropped += sum(answered(await self._valkey.ask([scripts.DROP.call([name], value) for name, value in over])))
+            if cursor == b"0":
+                return int(dropped)
 
     def _expires_at_ms(self) -> int:
         return self._clock.now_ms() + SESSION_TTL_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,14 @@ from redis.asyncio import Redis, RedisCluster
 
 from hexhail.embedded import Stores, embedded_stores
 from hexhail.rpc.logs import configure_logs
+from hexhail.stores.valkey import open_valkey
+from matching.redis_scripts import SCRIPTS
 from tests.stores.nodes import RunningCluster, embedded_cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from hexhail.stores.valkey import Valkey
 
 configure_logs("tests", "console", "warning")
 
@@ -43,6 +48,13 @@ async def valkey(valkey_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(valkey_url) as client:
         await client.flushall()
         yield client
+
+
+@pytest.fixture
+async def asked(valkey: Redis, valkey_url: str) -> AsyncIterator[Valkey]:
+    """The same store, as matching asks it."""
+    async with aclosing(open_valkey(valkey_url, SCRIPTS)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

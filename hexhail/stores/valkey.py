@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,6 +18,7 @@ from hexhail.kernel.errors import DomainError, Reason
 from hexhail.stores.address import cluster_seeds
 from hexhail.stores.cluster import UNSETTLED, Cluster
 from hexhail.stores.line import CONNECTIONS, Line
+from hexhail.stores.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ def open_valkey(redis_url: str, scripts: Sequence[str] = ()) -> Valkey:
 
     `scripts` are the texts of all scripts that will be called by EVALSHA. Raises ValueError for an address that is none.
     """
-    known = {hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): text for text in scripts}
+    known = {Script.of(text).sha: text for text in scripts}
     seeds = cluster_seeds(redis_url)
     if seeds:
         _line(seeds[0], known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,8 @@ from hexhail.api.events.v1 import event_pb2
 from hexhail.cli.errors import ServiceError
 from hexhail.cli.events import add_events, lines
 from hexhail.kernel.settings import Settings
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import answered, connect, open_valkey
+from matching.redis_scripts import SCRIPTS
 from matching.redis_stream import RedisStream
 from matching.relaying import LoggedEvent
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
+
+    from hexhail.stores.valkey import Valkey
 
 CITY = "gridport"
 
@@ -45,8 +49,8 @@ async def all_of(redis: Redis, after: str) -> list[dict[str, Any]]:
     return [line async for line in lines(redis, CITY, after, follow=False)]
 
 
-async def test_each_entry_is_a_line_and_one_goes_on_behind_any(client: Redis) -> None:
-    stream = RedisStream(client, CITY, 1_000)
+async def test_each_entry_is_a_line_and_one_goes_on_behind_any(client: Redis, asked: Valkey) -> None:
+    stream = RedisStream(asked, CITY, 1_000)
     begun = await stream.begin("e1", 5, "FIRST", "")
     await stream.append(begun, [logged("r1", 1), logged("r1", 2)])
     first, second, third = await all_of(client, "0")
@@ -63,8 +67,8 @@ async def test_each_entry_is_a_line_and_one_goes_on_behind_any(client: Redis) ->
     assert await all_of(client, "$") == []
 
 
-async def test_what_is_not_kept_any_more_is_said(client: Redis) -> None:
-    stream = RedisStream(client, CITY, 1_000)
+async def test_what_is_not_kept_any_more_is_said(client: Redis, asked: Valkey) -> None:
+    stream = RedisStream(asked, CITY, 1_000)
     begun = await stream.begin("e1", 0, "FIRST", "")
     gone, kept = [await stream.append(begun, [logged("r1", version)]) for version in (1, 2)]
     await client.xtrim(f"m:events:{{{CITY}}}", minid=str(kept), approximate=False)
@@ -73,8 +77,8 @@ async def test_what_is_not_kept_any_more_is_said(client: Redis) -> None:
     assert line["id"] == kept
 
 
-async def test_new_ones_come_as_they_are_written(client: Redis) -> None:
-    stream = RedisStream(client, CITY, 1_000)
+async def test_new_ones_come_as_they_are_written(client: Redis, asked: Valkey) -> None:
+    stream = RedisStream(asked, CITY, 1_000)
     begun = await stream.begin("e1", 0, "FIRST", "")
     following = lines(client, CITY, "$", follow=True)
     coming = asyncio.ensure_future(anext(following))
@@ -106,11 +110,10 @@ def test_the_command_prints_lines_and_needs_to_know_the_store(valkey_url: str) -
             raise typer.Exit(1) from None
 
     async def fill() -> None:
-        redis = connect(valkey_url)
-        await redis.flushall()
-        stream = RedisStream(redis, CITY, 1_000)
-        await stream.append(await stream.begin("e1", 0, "FIRST", ""), [logged("r1", 1)])
-        await redis.aclose()
+        async with aclosing(open_valkey(valkey_url, SCRIPTS)) as asked:
+            answered(await asked.ask([("FLUSHALL",)]))
+            stream = RedisStream(asked, CITY, 1_000)
+            await stream.append(await stream.begin("e1", 0, "FIRST", ""), [logged("r1", 1)])
 
     add_events(app, lambda _folder: Settings(redis_url=None), finish)
     asyncio.run(fill())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -14,9 +14,10 @@ from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.ids import CityId
 from hexhail.kernel.settings import Settings
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import open_valkey
 from matching.model import OfferState
 from matching.redis_claims import RedisClaims
+from matching.redis_scripts import SCRIPTS
 from tests.e2e.people import MIDDLE, NEAR, Passenger, phones, until
 from tests.e2e.test_presence import nearby
 from tests.e2e.world import START_MS, gridport, world_of
@@ -38,11 +39,8 @@ ONE_AT_A_TIME = {
 
 @asynccontextmanager
 async def claims_at(url: str, clock: ManualClock) -> AsyncIterator[RedisClaims]:
-    redis = connect(url)
-    try:
-        yield RedisClaims(redis, Cities([load_city("gridport", Settings())]), clock)
-    finally:
-        await redis.aclose()
+    async with aclosing(open_valkey(url, SCRIPTS)) as valkey:
+        yield RedisClaims(valkey, Cities([load_city("gridport", Settings())]), clock)
 
 
 @pytest.fixture

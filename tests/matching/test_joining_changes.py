@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
-    from redis.asyncio import Redis
 
+    from hexhail.stores.valkey import Valkey
     from matching.model import Ride
 
 CROWD = ("d1", "d2", "d3")
@@ -66,12 +66,12 @@ class Acks:
 
 
 @pytest.fixture
-async def acks(empty_pool: asyncpg.Pool[asyncpg.Record], valkey: Redis, valkey_url: str) -> AsyncIterator[Acks]:
+async def acks(empty_pool: asyncpg.Pool[asyncpg.Record], asked: Valkey, valkey_url: str) -> AsyncIterator[Acks]:
     cities, clock, redis = Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), connect(valkey_url)
     store = PostgresStore(empty_pool, cities, encode_ride_events, encode_driver_event)
     teller = Teller(FakeLocation(), store, cities, clock)
-    notices = Notices(redis, cities, clock, "w1")
-    changer = Changer(store, RedisClaims(redis, cities, clock), notices, teller, clock, {CITY: PARAMS})
+    notices = Notices(redis, asked, cities, clock, "w1")
+    changer = Changer(store, RedisClaims(asked, cities, clock), notices, teller, clock, {CITY: PARAMS})
     bench = Bench(empty_pool, store)
     for driver_id in CROWD:
         await bench.driver(driver_id)

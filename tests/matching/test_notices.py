@@ -54,7 +54,7 @@ async def test_a_line_that_has_gone_dead_is_left_and_everybody_woken() -> None:
     dead, alive = Line(dead=True), Line(dead=False)
     redis: Any = FakeRedis([dead, alive])
     clock = ManualClock(NOW_MS)
-    notices = Notices(redis, Cities([load_city("gridport", Settings())]), clock, "w1")
+    notices = Notices(redis, redis, Cities([load_city("gridport", Settings())]), clock, "w1")
     woken: list[str] = []
     with notices.watch("ride", lambda _ride: woken.append("ride")), notices.watch("other", lambda _ride: woken.append("other")):
         listening = asyncio.create_task(notices.listen())

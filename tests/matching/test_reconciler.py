@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hexhail.cities import Cities, load_city
 from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.ids import DriverId, OfferId
 from hexhail.kernel.settings import Settings
-from hexhail.stores.valkey import connect
+from hexhail.stores.valkey import connect, open_valkey
 from matching import keys
 from matching.changer import Changer
 from matching.events_wire import encode_driver_event, encode_ride_events
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import asyncpg
     from redis.asyncio import Redis
 
+    from hexhail.stores.valkey import Valkey
     from matching.model import Ride
 
 LEASE_MS, GRACE_MS = 12_000, 3_000
@@ -100,17 +102,17 @@ class Ward:
 
 
 @pytest.fixture
-async def ward(empty_pool: asyncpg.Pool[asyncpg.Record], valkey: Redis, valkey_url: str) -> AsyncIterator[Ward]:
+async def ward(empty_pool: asyncpg.Pool[asyncpg.Record], asked: Valkey, valkey_url: str) -> AsyncIterator[Ward]:
     cities, clock, redis = Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), connect(valkey_url)
     store = PostgresStore(empty_pool, cities, encode_ride_events, encode_driver_event)
-    metrics, location, claims = MatchingMetrics(), FakeLocation(), RedisClaims(redis, cities, clock)
+    metrics, location, claims = MatchingMetrics(), FakeLocation(), RedisClaims(asked, cities, clock)
 
     def repaired(_city_id: str, count: int) -> None:
         metrics.repairs[Repair.STATE_TOLD] += count
 
     teller = Teller(location, store, cities, clock, repaired=repaired)
-    changer = Changer(store, claims, Notices(redis, cities, clock, "w1"), teller, clock, {CITY: PARAMS})
-    sessions = RedisSessions(redis, cities, clock, "w1")
+    changer = Changer(store, claims, Notices(redis, asked, cities, clock, "w1"), teller, clock, {CITY: PARAMS})
+    sessions = RedisSessions(asked, cities, clock, "w1")
     try:
         yield Ward(Bench(empty_pool, store), redis, clock, location, claims, sessions, teller, changer, metrics)
     finally:
@@ -324,12 +326,9 @@ async def test_a_ride_that_changes_under_its_repair_is_looked_at_again(ward: War
 async def test_while_valkey_is_silent_the_rest_is_repaired(ward: Ward) -> None:
     ride = await ward.bench.request()
     await ward.break_ride(ride, "next_deadline_ms = NULL")
-    nowhere = connect("unix:///nonexistent/valkey.sock")
-    try:
+    async with aclosing(open_valkey("unix:///nonexistent/valkey.sock")) as nowhere:
         deaf = RedisClaims(nowhere, Cities([load_city("gridport", Settings())]), ward.clock)
         await ward.reconciler(claims=deaf).look()
-    finally:
-        await nowhere.aclose()
     assert ward.metrics.repairs == {Repair.DEADLINE_GIVEN: 1}
 
 

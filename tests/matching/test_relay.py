@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from hexhail.stores.valkey import Valkey
+
 KEY = keys.events(CITY)
 PARAMS = RelayParams(batch=3)
 LEASE_MS = 5_000
@@ -47,12 +49,13 @@ class Street:
 
     bench: Bench
     redis: Redis
+    asked: Valkey
     clock: ManualClock
     metrics: MatchingMetrics = field(default_factory=MatchingMetrics)
 
     def relay(self, owner: str = "w1", params: RelayParams = PARAMS, log: Any = None, stream: Any = None) -> Relay:
         leases = PostgresLeases(self.bench.pool, owner)
-        stream = stream or RedisStream(self.redis, CITY, params.stream_length)
+        stream = stream or RedisStream(self.asked, CITY, params.stream_length)
         return Relay(CITY, leases, log or PostgresLog(self.bench.pool), stream, self.clock, params, self.metrics)
 
     async def entries(self) -> list[tuple[str, dict[str, bytes]]]:
@@ -73,12 +76,12 @@ class Street:
 
 
 @pytest.fixture
-async def street(empty_pool: asyncpg.Pool[asyncpg.Record], valkey: Redis, valkey_url: str) -> AsyncIterator[Street]:
+async def street(empty_pool: asyncpg.Pool[asyncpg.Record], asked: Valkey, valkey_url: str) -> AsyncIterator[Street]:
     cities = Cities([load_city("gridport", Settings())])
     store = PostgresStore(empty_pool, cities, encode_ride_events, encode_driver_event)
     redis = connect(valkey_url)
     try:
-        yield Street(Bench(empty_pool, store), redis, ManualClock(NOW_MS))
+        yield Street(Bench(empty_pool, store), redis, asked, ManualClock(NOW_MS))
     finally:
         await redis.aclose()
 
@@ -315,7 +318,7 @@ async def test_a_lost_tail_is_noticed_and_what_was_lost_is_told_again(street: St
 
 
 async def test_ids_grow_across_epochs_whatever_the_servers_clock_says(street: Street) -> None:
-    stream = RedisStream(street.redis, CITY, 100)
+    stream = RedisStream(street.asked, CITY, 100)
     ahead = "99999999999999-5"
     first = await stream.begin("e1", 0, "FIRST", ahead)
     assert int(first.split("-")[0]) > 99_999_999_999_999
@@ -364,7 +367,7 @@ async def test_a_stale_relay_tells_repeats_and_nothing_worse(street: Street) -> 
                 await go_on.wait()
             return await super().append(known_id, events)
 
-    one = street.relay("w1", stream=Slow(street.redis, CITY, 1_000))
+    one = street.relay("w1", stream=Slow(street.asked, CITY, 1_000))
     two = street.relay("w2")
     await one.tell()
     for number in range(4):
@@ -402,7 +405,7 @@ async def test_a_restart_in_the_middle_skips_nothing(street: Street, failure: st
             return entry_id
 
     with pytest.raises(DomainError):
-        await street.relay("w1", stream=Failing(street.redis, CITY, 1_000)).tell()
+        await street.relay("w1", stream=Failing(street.asked, CITY, 1_000)).tell()
     await street.bench.driver("late")
     street.clock.advance(LEASE_MS)
     await street.relay("w2").tell()

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
-    from redis.asyncio import Redis
 
+    from hexhail.stores.valkey import Valkey
     from matching.model import Ride
 
 GOES_ON_MS = 2_000
@@ -76,7 +76,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(empty_pool: asyncpg.Pool[asyncpg.Record], valkey: Redis, valkey_url: str) -> AsyncIterator[Desk]:
+async def desk(empty_pool: asyncpg.Pool[asyncpg.Record], asked: Valkey, valkey_url: str) -> AsyncIterator[Desk]:
     cities, clock, redis = Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), connect(valkey_url)
     store, location, searcher = (
         PostgresStore(empty_pool, cities, encode_ride_events, encode_driver_event),
@@ -85,7 +85,7 @@ async def desk(empty_pool: asyncpg.Pool[asyncpg.Record], valkey: Redis, valkey_u
     )
     teller = Teller(location, store, cities, clock)
     changer = Changer(
-        store, RedisClaims(redis, cities, clock), Notices(redis, cities, clock, "w1"), teller, clock, {CITY: PARAMS}
+        store, RedisClaims(asked, cities, clock), Notices(redis, asked, cities, clock, "w1"), teller, clock, {CITY: PARAMS}
     )
     searching: Any = searcher
     keeper = Timekeeper(store, changer, searching, clock, {CITY: PARAMS})
