@@ -100,6 +100,12 @@ async def _nothing_to_reset(_connection: object) -> None:
     """Our statements change no session: the default reset would cost a round trip for every use of a connection."""
 
 
+async def _keep_house(pool: asyncpg.Pool[asyncpg.Record], store: PostgresStore, clock: Clock) -> None:
+    await ensure_outbox_days(pool, clock.now_ms())
+    await store.forget_old_requests(clock.now_ms())
+    await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
+
+
 async def _give_up(duties: Sequence[Relay | Batcher | Reconciler]) -> None:
     for duty in duties:
         await duty.close()
@@ -185,6 +191,7 @@ async def running(
         notices = Notices(await stack.enter_async_context(aclosing(connect(redis_url))), valkey, cities, clock, worker_id)
         teller = Teller(location, store, cities, clock, repaired=partial(_count_told, metrics))
         changer = Changer(store, claims, notices, teller, clock, offers)
+        notices.on_ride = changer.remembered.put
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
@@ -221,11 +228,6 @@ async def running(
             cities, dispatcher, watcher, store, store, PostgresHistory(pool), clock, lambda: f"{worker_id}-{secrets.token_hex(6)}"
         )
 
-        async def housekeeping() -> None:
-            await ensure_outbox_days(pool, clock.now_ms())
-            await store.forget_old_requests(clock.now_ms())
-            await drop_old_outbox_days(pool, clock.now_ms() - EVENTS_KEPT_DAYS * DAY_MS)
-
         stack.push_async_callback(_give_up, (*relays.values(), *batchers.values(), reconciler))
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
@@ -241,7 +243,7 @@ async def running(
             **{f"windows {city_id}": batcher.run for city_id, batcher in batchers.items()},
             **{f"relay {city_id}": relay.run for city_id, relay in relays.items()},
             "reconciler": reconciler.run,
-            "housekeeping": every(_HOUSEKEEPING_S, housekeeping, clock),
+            "housekeeping": every(_HOUSEKEEPING_S, partial(_keep_house, pool, store, clock), clock),
         }
         await stack.enter_async_context(background(loops, clock))
         spec = ServiceSpec(

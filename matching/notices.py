@@ -1,9 +1,9 @@
 """Who must look again? After each commit the watchers of the ride and of its drivers are woken, on this worker and on all others.
 
-On the worker that has committed a ride they are given it. Between workers a notice carries no state: whoever is woken reads
-PostgreSQL. One lost with Valkey is made good when the subscription is back, by waking everybody. One
-that died with its worker between commit and notice is made good by looks at PostgreSQL every few seconds: `Watcher.remind` for
-offers, `Tracker` for rides.
+They are given the ride as it was committed; on other workers too, once these are heard of. Notices overtake each other: whoever
+is given a ride minds its version. One lost with Valkey is made good when the subscription is back, by waking everybody, who then
+read PostgreSQL. One that died with its worker between commit and notice is made good by looks at PostgreSQL every few seconds:
+`Watcher.remind` for offers, `Tracker` for rides.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from redis.exceptions import RedisError
 from hexhail.kernel.errors import DomainError
 from hexhail.stores.valkey import answered
 from matching import keys
+from matching.rows import ride_line, ride_of_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from redis.asyncio import Redis
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_NO_RIDE = "{}"
 _RETRY_S = 0.5
 _QUIET_S = 5.0
 """When nothing has come for so long, the line is asked whether it is there."""
@@ -50,8 +52,12 @@ class Notices:
         self._clock = clock
         self._worker_id = worker_id
         self._watchers: defaultdict[str, set[Changed]] = defaultdict(set)
-        self._unsent: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._unsent: defaultdict[str, dict[tuple[str, ...], Ride | None]] = defaultdict(dict)
         self._sending: set[str] = set()
+        self._heard_elsewhere: dict[str, bool] = {}
+        """Did any other worker hear the last notice of a city? If not, the next one need not be complete."""
+        self.on_ride: Callable[[Ride], None] = lambda _ride: None
+        """Called with every ride that another worker has committed and that somebody watches here."""
 
     @contextmanager
     def watch(self, subject: str, changed: Changed) -> Iterator[None]:
@@ -74,13 +80,13 @@ class Notices:
         subjects = tuple(subjects)
         self._wake(subjects, ride)
         unsent = self._unsent[city_id]
-        unsent.update(dict.fromkeys(subjects))
+        unsent[subjects] = ride
         if city_id in self._sending:
             return
         self._sending.add(city_id)
         try:
             while unsent:
-                told = "\n".join((self._worker_id, *unsent))
+                told = "\n".join((self._worker_id, *self._lines(city_id, unsent)))
                 unsent.clear()
                 await self._send(city_id, told)
         finally:
@@ -88,7 +94,8 @@ class Notices:
 
     async def _send(self, city_id: str, told: str) -> None:
         try:
-            answered(await self._valkey.ask([("SPUBLISH", keys.notices(city_id), told)]))
+            (heard,) = answered(await self._valkey.ask([("SPUBLISH", keys.notices(city_id), told)]))
+            self._heard_elsewhere[city_id] = heard > 1
         except DomainError as error:
             log.warning("notice not sent", error=error.message)
 
@@ -108,14 +115,47 @@ class Notices:
                     if message is None:
                         await pubsub.ping()
                     elif message["type"] == "smessage":
-                        worker_id, *subjects = message["data"].decode().split("\n")
+                        worker_id, *noticed = message["data"].decode().split("\n")
                         if worker_id != self._worker_id:
-                            self._wake(subjects)
+                            self._hear(noticed)
             except (RedisError, OSError) as error:
                 log.warning("notices interrupted", error=str(error))
                 await self._clock.sleep(_RETRY_S)
             finally:
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _lines(self, city_id: str, unsent: Mapping[tuple[str, ...], Ride | None]) -> Iterator[str]:
+        """Subjects, and behind them the ride that they are of, where anybody would hear it."""
+        complete = self._heard_elsewhere.get(city_id, True)
+        for subjects, ride in unsent.items():
+            yield from subjects
+            if ride is None or not complete:
+                yield _NO_RIDE
+            else:
+                yield ride_line(ride)
+
+    def _hear(self, noticed: Iterable[str]) -> None:
+        """Lines of another worker. A ride is read only where somebody watches it."""
+        subjects = list[str]()
+        for line in noticed:
+            if not line.startswith("{"):
+                subjects.append(line)
+                continue
+            if any(subject in self._watchers for subject in subjects):
+                self._wake(subjects, self._heard(line))
+            subjects = []
+        self._wake(subjects)
+
+    def _heard(self, line: str) -> Ride | None:
+        if line == _NO_RIDE:
+            return None
+        try:
+            ride = ride_of_line(line)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("a notice that cannot be read", error=str(error))
+            return None
+        self.on_ride(ride)
+        return ride
 
     def _wake(self, subjects: Iterable[str], ride: Ride | None = None) -> None:
         for subject in subjects:

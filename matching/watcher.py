@@ -1,6 +1,6 @@
 """What changes before a watcher's eyes: a ride by versions, a driver's offers.
 
-Woken by notices: with the ride where this worker has committed it, else to read PostgreSQL.
+Woken by notices: with the ride as it was committed, or else to read PostgreSQL.
 """
 
 from __future__ import annotations
@@ -177,6 +177,7 @@ class Watcher:
         self, city_id: CityId, driver_id: str, stream_id: str, mail: _OffersMail
     ) -> AsyncIterator[OffersSeen]:
         shown: dict[str, Offer] = {}
+        over = set[str]()
         snapshot = True
         while True:
             mail.event.clear()
@@ -192,8 +193,11 @@ class Watcher:
             changed = tuple(
                 (ride, offer)
                 for ride, offer in news
-                if _unshown(offer) != shown.get(offer.offer_id) and (offer.state is OfferState.LIVE or offer.offer_id in shown)
+                if _unshown(offer) != shown.get(offer.offer_id)
+                and (offer.offer_id not in over if offer.state is OfferState.LIVE else offer.offer_id in shown)
             )
+            # No offer lives again: what says so was overtaken on its way.
+            over.update(offer.offer_id for _, offer in news if offer.state is not OfferState.LIVE)
             for _, offer in changed:
                 if offer.state is OfferState.LIVE:
                     shown[offer.offer_id] = _unshown(offer)

@@ -44,6 +44,7 @@ from matching.model import (
     RideState,
 )
 from matching.offers import OfferParams, PhaseParams, begin, decide, schedule, search_is_over
+from matching.rows import ride_line, ride_of_line
 from matching.schedule import ScheduleParams
 from tests.matching.rides import NEAREST_FIRST, NOW_MS, candidates, facts, offered, plan, searching
 
@@ -432,6 +433,10 @@ class AnyHistory(RuleBasedStateMachine):
         for ride_id, count in self.fees.items():
             assert count == 1
             assert self.fence.rides[ride_id].state in {RideState.NO_SHOW, RideState.CANCELLED_BY_RIDER}
+
+    @invariant()
+    def a_line_for_other_workers_says_all_of_a_ride(self) -> None:
+        assert [ride_of_line(ride_line(ride)) for ride in self.rides] == self.rides
 
     def teardown(self) -> None:
         """Nobody does anything any more: deadlines alone end every ride, and free every driver."""
