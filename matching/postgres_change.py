@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hexhail.kernel.units import MS_PER_S
+from matching import postgres_statements as sql
 from matching.model import FactKind, OfferState
-from matching.postgres_statements import INSERT_RIDE, NEXT_VERSION, UPDATE_RIDE
 from matching.records import Step, answers, joined, step
 from matching.rows import ride_body
 
@@ -122,7 +122,10 @@ def statement_of(change: Change, events: Sequence[tuple[str, bytes]], records: R
     changed = changed_offers(change)
     asked = _asked(change, changed)
     touches = _touches(change, records)
-    first = _insert_values(ride, change) if change.before is None else _update_values(change.before, ride, change)
+    if change.before is None:
+        changing, first = sql.INSERT_RIDE, _insert_values(ride, change)
+    else:
+        changing, first = sql.UPDATE_RIDE, _update_values(change.before, ride, change)
     values = (
         *first,
         *(ride.city_id, ride.ride_id, ride.version, at_ms, at_ms - REPEATS_KEPT_MS),
@@ -132,7 +135,7 @@ def statement_of(change: Change, events: Sequence[tuple[str, bytes]], records: R
         *((asked,) if asked else ()),
         *(_columns(touches, len(_TOUCH_TYPES)) if touches else ()),
     )
-    return Statement(_whole_change(change.before is None, len(first), bool(asked), bool(touches)), values)
+    return Statement(_whole_change(changing, len(first), NOT_ASKED_IN_VAIN if asked else "", bool(touches)), values)
 
 
 def refusal_of(message: str) -> Refusal | None:
@@ -175,9 +178,10 @@ def _touches(change: Change, records: RecordParams) -> list[tuple[object, ...]]:
 
 
 @lru_cache
-def _whole_change(is_new: bool, values: int, asks: bool, touches: bool) -> str:
-    """The statement. Behind the ride's own values come city, ride, version and time of the change; from when on an answer is
-    kept; then, as arrays, the columns of the requests answered, of the offers and of the events; the drivers asked; the touches.
+def _whole_change(changing: str, values: int, asking: str, touches: bool) -> str:
+    """The statement. Behind the values of the one that is `changing` the ride come city, ride, version and time of the change; from
+    when on an answer is kept; then, as arrays, the columns of the requests answered, of the offers and of the events; the drivers
+    asked; the touches.
     """
     numbers = iter(range(values + 1, 100))
 
@@ -193,18 +197,18 @@ def _whole_change(is_new: bool, values: int, asks: bool, touches: bool) -> str:
         ("NOT EXISTS (SELECT FROM changed)", Refusal.CHANGED),
     ]
     seen, rows = "NULL::text AS driver_id", ""
-    if asks:
-        parts.append(NOT_ASKED_IN_VAIN.format(city=city, asked=array(("text",))))
+    if asking:
+        parts.append(asking.format(city=city, asked=array(("text",))))
         refusals.append(("(SELECT so FROM asked_in_vain)", Refusal.TAKEN))
     if touches:
         columns = array(_TOUCH_TYPES)
-        parts.append(_TOUCHED.format(city=city, ride_id=ride_id, at_ms=at_ms, touches=columns, next_version=NEXT_VERSION))
+        parts.append(_TOUCHED.format(city=city, ride_id=ride_id, at_ms=at_ms, touches=columns, next_version=sql.NEXT_VERSION))
         refusals.append(("EXISTS (SELECT driver_id FROM bound EXCEPT SELECT driver_id FROM touched)", Refusal.GONE))
         seen = """touched.*,
        touched.driver_id IN (SELECT driver_id FROM bound UNION ALL SELECT driver_id FROM released) AS was_bound"""
         rows = " LEFT JOIN touched ON touched.kind <> 'ANSWERED'"
     return f"""
-WITH changed AS ({INSERT_RIDE if is_new else UPDATE_RIDE} RETURNING 1),
+WITH changed AS ({changing} RETURNING 1),
 asked AS (
     INSERT INTO matching.requests AS r (city_id, actor, request_id, body_digest, answer, answered_at_ms)
     SELECT q.* FROM unnest({requests}) AS q

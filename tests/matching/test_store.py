@@ -255,7 +255,6 @@ async def test_the_fence_binds_a_driver_to_one_ride(bench: Bench, monkeypatch: p
     """Even one who was asked while on a ride: the unique index holds by itself."""
     nobody = "asked_in_vain AS (SELECT {city} IS NULL AND {asked} IS NULL AS so)"
     monkeypatch.setattr(postgres_change, "NOT_ASKED_IN_VAIN", nobody)
-    monkeypatch.setattr(postgres_change, "_whole_change", postgres_change._whole_change.__wrapped__)
     await bench.driver("d1")
     first = await bench.offer(await bench.request(1), "d1")
     await bench.happen(first, OfferAccepted(first.offers[0].offer_id))
