@@ -179,9 +179,9 @@ def _touches(change: Change, records: RecordParams) -> list[tuple[object, ...]]:
 
 @lru_cache
 def _whole_change(changing: str, values: int, asking: str, touches: bool) -> str:
-    """The statement. Behind the values of the one that is `changing` the ride come city, ride, version and time of the change; from
-    when on an answer is kept; then, as arrays, the columns of the requests answered, of the offers and of the events; the drivers
-    asked; the touches.
+    """The statement. Behind the values of the one that is `changing` the ride come city, ride, version and time of the change;
+    from when on an answer is kept; then, as arrays, the columns of the requests answered, of the offers and of the events; the
+    drivers asked; the touches.
     """
     numbers = iter(range(values + 1, 100))
 
