@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+GATHER_S = 0.02
+"""So long does an event wait for others like it of the same ride, where others may come: each change that is saved spares its
+watchers, on all workers, as much."""
 MAX_ATTEMPTS = 16
 """Each lost attempt means that another change of the same ride was committed: a ride sees few of them."""
 
@@ -58,6 +62,20 @@ class _Joining:
             self.done.set_exception(error)
 
 
+@dataclass(slots=True)
+class _Gathering:
+    """Events of one ride that will be one change, if they can be."""
+
+    expected: int
+    joined: list[_Joining] = field(default_factory=list)
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, one: _Joining) -> None:
+        self.joined.append(one)
+        if len(self.joined) >= self.expected:
+            self.complete.set()
+
+
 class Changer:
     """Commits decisions and makes the rest of the world know."""
 
@@ -77,7 +95,7 @@ class Changer:
         self._clock = clock
         self._params = params
         self._background: set[asyncio.Task[Any]] = set()
-        self._joining: dict[str, list[_Joining]] = {}
+        self._gathering: dict[str, _Gathering] = {}
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self.remembered = Remembered()
         self.on_change: Callable[[Ride, bool], None] = lambda _ride, _leased: None
@@ -109,25 +127,39 @@ class Changer:
                     continue
         raise DomainError(Reason.CONFLICT, "others changed the ride again and again", event=event.kind)
 
-    async def join(self, wanted: Wanted, event: Event, actor: str, request: RequestKey, answer: Callable[[Ride], bytes]) -> Ride:
+    async def join(
+        self,
+        wanted: Wanted,
+        event: Event,
+        actor: str,
+        request: RequestKey,
+        answer: Callable[[Ride], bytes],
+        expected: Callable[[Ride], int],
+    ) -> Ride:
         """The same, where several such events of a ride come at once: those that can be are committed as one change.
 
+        expected : how many may come, the ride being as it is; they are not waited for longer than GATHER_S
         Raises as `change` does.
         """
         known = wanted.recall()
         if known is None:
             return await self.change(wanted, event, actor, request, answer)
         joining = _Joining(wanted, event, actor, request, answer, asyncio.get_running_loop().create_future())
-        waiting = self._joining.setdefault(known.ride_id, [])
-        waiting.append(joining)
-        if len(waiting) == 1:
-            self._later(self._commit_joined(known.ride_id))
+        gathering = self._gathering.get(known.ride_id)
+        if gathering is None:
+            gathering = self._gathering[known.ride_id] = _Gathering(expected(known))
+            self._later(self._commit_joined(known.ride_id, gathering))
+        gathering.add(joining)
         return await joining.done
 
-    async def _commit_joined(self, ride_id: str) -> None:
+    async def _commit_joined(self, ride_id: str, gathering: _Gathering) -> None:
         """All that have come by the ride's turn: together, or else each by itself."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await gathering.complete.wait()
         async with self._turn(ride_id):
-            joined = self._joining.pop(ride_id)
+            del self._gathering[ride_id]
+            joined = gathering.joined
             try:
                 ride = await self._commit_together(ride_id, joined) if len(joined) > 1 else None
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told to all who wait

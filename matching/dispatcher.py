@@ -141,7 +141,7 @@ class Dispatcher:
         """
         wanted = self._ride_of_offer(offer_id, driver_id)
         if event.kind is Happening.OFFER_SHOWN:  # all phones of a phase show their offers at about the same time
-            return await self._changer.join(wanted, event, actor, request, answer)
+            return await self._changer.join(wanted, event, actor, request, answer, Ride.unshown_offers)
         return await self._changer.change(wanted, event, actor, request, answer)
 
     async def accept(

@@ -222,6 +222,10 @@ class Ride:
                 return offer
         raise DomainError(Reason.OFFER_NOT_FOUND, offer_id=offer_id)
 
+    def unshown_offers(self) -> int:
+        """How many can be accepted that no phone has shown yet?"""
+        return sum(1 for offer in self.live_offers() if not offer.shown_at_ms)
+
     def live_offers(self) -> tuple[Offer, ...]:
         """Those that can be accepted."""
         return tuple(offer for offer in self.offers if offer.state is OfferState.LIVE)

@@ -13,9 +13,10 @@ from hexhail.kernel.clock import ManualClock
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.settings import Settings
 from hexhail.stores.valkey import connect
+from matching import changer
 from matching.changer import Changer
 from matching.events_wire import encode_driver_event, encode_ride_events
-from matching.model import OfferShown
+from matching.model import OfferShown, Ride
 from matching.notices import Notices
 from matching.postgres_store import PostgresStore
 from matching.redis_claims import RedisClaims
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     from hexhail.stores.valkey import Valkey
-    from matching.model import Ride
 
 CROWD = ("d1", "d2", "d3")
 
@@ -51,7 +51,8 @@ class Acks:
         (offer,) = (offer for offer in self.ride.offers if offer.driver_id == driver_id)
         wanted = self.changer.ride_of_offer(offer.offer_id)
         actor, told = f"driver/{driver_id}", f"told {driver_id}".encode()
-        return await self.changer.join(wanted, OfferShown(offer.offer_id), actor, self.key(driver_id, body), lambda _: told)
+        key, event = self.key(driver_id, body), OfferShown(offer.offer_id)
+        return await self.changer.join(wanted, event, actor, key, lambda _: told, Ride.unshown_offers)
 
     async def now(self) -> Ride:
         return await self.bench.store.ride(self.ride.ride_id)
@@ -71,15 +72,15 @@ async def acks(empty_pool: asyncpg.Pool[asyncpg.Record], asked: Valkey, valkey_u
     store = PostgresStore(empty_pool, cities, encode_ride_events, encode_driver_event)
     teller = Teller(FakeLocation(), store, cities, clock)
     notices = Notices(redis, asked, cities, clock, "w1")
-    changer = Changer(store, RedisClaims(asked, cities, clock), notices, teller, clock, {CITY: PARAMS})
+    changes = Changer(store, RedisClaims(asked, cities, clock), notices, teller, clock, {CITY: PARAMS})
     bench = Bench(empty_pool, store)
     for driver_id in CROWD:
         await bench.driver(driver_id)
     ride = await bench.offer(await bench.request(), *CROWD)
     try:
-        yield Acks(bench, changer, ride)
+        yield Acks(bench, changes, ride)
     finally:
-        await changer.close()
+        await changes.close()
         await redis.aclose()
 
 
@@ -95,6 +96,25 @@ async def test_what_comes_at_once_is_one_version_in_which_everyone_has_done_its_
     assert await acks.shown_by() == [(now.version, driver_id, f"driver/{driver_id}") for driver_id in CROWD]
     for driver_id in CROWD:
         assert await acks.bench.store.first_answer(acks.key(driver_id), NOW_MS) == f"told {driver_id}".encode()
+
+
+async def test_an_ack_waits_for_those_of_the_other_phones(acks: Acks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changer, "GATHER_S", 60.0)
+    acks.changer.remembered.put(acks.ride)
+
+    first = asyncio.create_task(acks.ack(CROWD[0]))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    rest = await asyncio.gather(*(acks.ack(driver_id) for driver_id in CROWD[1:]))
+
+    assert [await first, *rest] == [await acks.now()] * len(CROWD)
+    assert (await acks.now()).version == acks.ride.version + 1
+
+
+async def test_a_phone_that_shows_nothing_is_not_waited_for_long(acks: Acks) -> None:
+    acks.changer.remembered.put(acks.ride)
+
+    assert (await acks.ack("d1")).offers[0].shown_at_ms
 
 
 async def test_a_request_that_was_answered_before_spoils_nobody_elses(acks: Acks) -> None:
@@ -133,6 +153,11 @@ async def test_a_phone_that_says_it_twice_at_once_is_answered_twice(acks: Acks) 
 async def test_nothing_is_shown_where_the_ride_is_not_known(acks: Acks) -> None:
     with pytest.raises(DomainError) as refusal:
         await acks.changer.join(
-            acks.changer.ride_of_offer("gridport-x"), OfferShown("gridport-x"), "driver/d1", acks.key("d1"), lambda _: b""
+            acks.changer.ride_of_offer("gridport-x"),
+            OfferShown("gridport-x"),
+            "driver/d1",
+            acks.key("d1"),
+            lambda _: b"",
+            Ride.unshown_offers,
         )
     assert refusal.value.reason is Reason.OFFER_NOT_FOUND
