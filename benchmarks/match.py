@@ -83,7 +83,7 @@ class MatchParams:
     late_s: float = 2.0
     share: float = 0.99
     index_resolution: int = 9
-    workers: int = 3
+    workers: int = 1
     seed: int = 1
 
     def __post_init__(self) -> None:
