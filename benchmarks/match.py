@@ -256,10 +256,8 @@ class _Match:
         params = self.params
         warm = round(params.warm_s * params.rate)
         measured = phase.rides[warm:]
-        took = latencies(measured, driven.first_offers, {drive.ride_id: drive for drive in driven.drives})
-        if not len(took.match_ms):
-            came = Counter(ride.failed or "ended" for ride in phase.rides)
-            raise StoreError(f"no ride was matched at {params.rate:g} rides/s: {dict(came)}")
+        drives = {drive.ride_id: drive for drive in driven.drives}
+        took = latencies(measured, driven.first_offers, drives, 1000 * params.patience_s)
         count = len(phase.rides)
         self.notebook.note(
             first_offer_p50_ms=percentile(took.first_offer_ms, 50),

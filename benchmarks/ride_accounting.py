@@ -79,18 +79,22 @@ class Latencies:
     late_ms: Floats
 
 
-def latencies(rides: Iterable[RiderSeen], first_offers: Mapping[str, float], drives: Mapping[str, Drive]) -> Latencies:
-    """How long did these rides take? Those that were never offered, or accepted, are missing: they count as not served."""
+def latencies(
+    rides: Iterable[RiderSeen], first_offers: Mapping[str, float], drives: Mapping[str, Drive], never_ms: float
+) -> Latencies:
+    """How long did these rides take? `never_ms` for those that were never offered, or never accepted."""
     seen = list(rides)
     offered = [
         1000 * (first_offers[ride.ride_id] - ride.begun_s)
-        for ride in seen
         if ride.begun_s is not None and ride.ride_id in first_offers
+        else never_ms
+        for ride in seen
     ]
     matched = [
         1000 * (ride.told["ACCEPTED"] - ride.begun_s - drives[ride.ride_id].think_s)
-        for ride in seen
         if ride.begun_s is not None and "ACCEPTED" in ride.told and ride.ride_id in drives
+        else never_ms
+        for ride in seen
     ]
     late = [1000 * (ride.quoted_from_s - ride.due_s) for ride in seen]
     return Latencies(np.array(offered), np.array(matched), np.array(late))

@@ -191,7 +191,7 @@ async def running(
         notices = Notices(await stack.enter_async_context(aclosing(connect(redis_url))), valkey, cities, clock, worker_id)
         teller = Teller(location, store, cities, clock, repaired=partial(_count_told, metrics))
         changer = Changer(store, claims, notices, teller, clock, offers)
-        notices.on_ride = changer.remembered.put
+        notices.on_ride, notices.is_remembered = changer.remembered.put, changer.remembered.__contains__
         searcher = Searcher(location, store, store, sessions, claims, changer, cities, sources, rankers, params, clock)
         timekeeper = Timekeeper(store, changer, searcher, clock, offers)
         tracker = Tracker(location, store, sources, clock, {city_id: p.tracking_period_s for city_id, p in params.items()})
@@ -229,6 +229,7 @@ async def running(
         )
 
         stack.push_async_callback(_give_up, (*relays.values(), *batchers.values(), reconciler))
+        stack.push_async_callback(notices.close)
         stack.push_async_callback(changer.close)
         stack.push_async_callback(timekeeper.close)
         loops = {

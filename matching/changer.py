@@ -299,7 +299,7 @@ class Changer:
         known = set(before.offers) if before else set()
         changed = [offer for offer in ride.offers if offer not in known]
         subjects = [ride.ride_id, *(offers_subject(ride.city_id, offer.driver_id) for offer in changed)]
-        self._later(self._notices.publish(ride.city_id, subjects, ride))
+        self._notices.publish(ride.city_id, subjects, ride)
         closed = [offer.driver_id for offer in changed if offer.state is not OfferState.LIVE]
         if closed:
             self._later(self._release(ride, closed))

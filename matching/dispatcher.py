@@ -235,7 +235,7 @@ class Dispatcher:
     async def _close_offers(self, city_id: CityId, driver_id: str, event: Callable[[str], Event], actor: str) -> None:
         for _, offer in await self._rides.live_offers(city_id, driver_id, ()):
             await self._changer.change(self._ride_of_offer(offer.offer_id, driver_id), event(offer.offer_id), actor)
-        await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+        self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
 
     async def _set_suspended(
         self,

@@ -8,6 +8,7 @@ read PostgreSQL. One that died with its worker between commit and notice is made
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -56,8 +57,11 @@ class Notices:
         self._sending: set[str] = set()
         self._heard_elsewhere: dict[str, bool] = {}
         """Did any other worker hear the last notice of a city? If not, the next one need not be complete."""
+        self._senders = set[asyncio.Task[None]]()
+        self.is_remembered: Callable[[str], bool] = lambda _ride_id: False
+        """Is the newest version of this ride of use here, though nobody watches it?"""
         self.on_ride: Callable[[Ride], None] = lambda _ride: None
-        """Called with every ride that another worker has committed and that somebody watches here."""
+        """Called with every ride that another worker has committed and that somebody watches or remembers here."""
 
     @contextmanager
     def watch(self, subject: str, changed: Changed) -> Iterator[None]:
@@ -72,23 +76,30 @@ class Notices:
             if not self._watchers[subject]:
                 del self._watchers[subject]
 
-    async def publish(self, city_id: str, subjects: Iterable[str], ride: Ride | None = None) -> None:
+    def publish(self, city_id: str, subjects: Iterable[str], ride: Ride | None = None) -> None:
         """Wakes the watchers of these subjects. Those of other workers may miss it while Valkey does not answer.
 
-        While a notice is on its way, those that follow gather for the next.
+        While a notice is on its way, those that follow gather for the next. The first of the subjects is the ride's id, where
+        there is a ride.
         """
         subjects = tuple(subjects)
         self._wake(subjects, ride)
-        unsent = self._unsent[city_id]
-        unsent[subjects] = ride
-        if city_id in self._sending:
-            return
-        self._sending.add(city_id)
+        self._unsent[city_id][subjects] = ride
+        if city_id not in self._sending:
+            self._sending.add(city_id)
+            sender = asyncio.create_task(self._send_all(city_id))
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+
+    async def close(self) -> None:
+        """Waits for what is still being sent."""
+        while self._senders:
+            await asyncio.gather(*self._senders, return_exceptions=True)
+
+    async def _send_all(self, city_id: str) -> None:
         try:
-            while unsent:
-                told = "\n".join((self._worker_id, *self._lines(city_id, unsent)))
-                unsent.clear()
-                await self._send(city_id, told)
+            while unsent := self._unsent.pop(city_id, None):
+                await self._send(city_id, "\n".join((self._worker_id, *self._lines(city_id, unsent))))
         finally:
             self._sending.discard(city_id)
 
@@ -135,13 +146,13 @@ class Notices:
                 yield ride_line(ride)
 
     def _hear(self, noticed: Iterable[str]) -> None:
-        """Lines of another worker. A ride is read only where somebody watches it."""
+        """Lines of another worker. A ride is read only where somebody watches or remembers it."""
         subjects = list[str]()
         for line in noticed:
             if not line.startswith("{"):
                 subjects.append(line)
                 continue
-            if any(subject in self._watchers for subject in subjects):
+            if any(subject in self._watchers or self.is_remembered(subject) for subject in subjects):
                 self._wake(subjects, self._heard(line))
             subjects = []
         self._wake(subjects)
@@ -151,10 +162,10 @@ class Notices:
             return None
         try:
             ride = ride_of_line(line)
+            self.on_ride(ride)
         except (ValueError, KeyError, TypeError) as error:
             log.warning("a notice that cannot be read", error=str(error))
             return None
-        self.on_ride(ride)
         return ride
 
     def _wake(self, subjects: Iterable[str], ride: Ride | None = None) -> None:

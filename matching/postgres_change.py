@@ -7,6 +7,7 @@ says who is on a ride, since whatever binds a driver, frees it or takes it offli
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -74,21 +75,22 @@ asked_in_vain AS (
                         WHERE a.city_id = {city} AND a.driver_id = free.driver_id AND a.released_at_ms IS NULL))
 """
 """Whoever goes offline or is suspended now waits for the offers, and then finds them: none slips past into nobody's hands. The
-offers come first: whoever is accepting another ride is waited for there, and seen here."""
+offers come first: whoever has one of another ride is refused there, and whoever is accepting it is waited for, and seen here."""
 
 _TOUCHED = """
-bound AS (
-    INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms)
-    SELECT {city}, t.driver_id, {ride_id}, t.accepted_at_ms
-      FROM unnest({touches}) AS t (driver_id, kind, accepted_at_ms, reason, keep, shown, accepted)
-     WHERE t.kind IN ('BOUND', 'RESTORED') AND EXISTS (SELECT FROM changed)
-    RETURNING driver_id),
 released AS (
     UPDATE matching.assignments a SET released_at_ms = {at_ms}, release_reason = NULLIF(t.reason, '')
       FROM unnest({touches}) AS t (driver_id, kind, accepted_at_ms, reason, keep, shown, accepted)
      WHERE t.kind = 'FREED' AND EXISTS (SELECT FROM changed)
        AND a.city_id = {city} AND a.driver_id = t.driver_id AND a.ride_id = {ride_id} AND a.released_at_ms IS NULL
     RETURNING a.driver_id),
+bound AS (
+    INSERT INTO matching.assignments (city_id, driver_id, ride_id, accepted_at_ms)
+    SELECT {city}, t.driver_id, {ride_id}, t.accepted_at_ms
+      FROM unnest({touches}) AS t (driver_id, kind, accepted_at_ms, reason, keep, shown, accepted)
+     WHERE t.kind IN ('BOUND', 'RESTORED') AND EXISTS (SELECT FROM changed)
+       AND (SELECT count(*) FROM released) >= 0
+    RETURNING driver_id),
 touched AS (
     UPDATE matching.drivers d
        SET version = CASE t.kind WHEN 'ANSWERED' THEN d.version ELSE {next_version} END,
@@ -99,9 +101,10 @@ touched AS (
       FROM unnest({touches}) AS t (driver_id, kind, accepted_at_ms, reason, keep, shown, accepted)
      WHERE d.city_id = {city} AND d.driver_id = t.driver_id AND EXISTS (SELECT FROM changed)
        AND (t.kind <> 'BOUND' OR (d.online AND NOT d.suspended))
-       AND (SELECT count(*) FROM bound) + (SELECT count(*) FROM released) >= 0
+       AND (SELECT count(*) FROM bound) >= 0
     RETURNING d.*, t.kind)
 """
+"""In this order: a repair may take the ride from one driver and give it back to another, and it may have one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def statement_of(change: Change, events: Sequence[tuple[str, bytes]], records: R
 
 def refusal_of(message: str) -> Refusal | None:
     """Which refusal does PostgreSQL's message name, if any?"""
-    return next((refusal for refusal in Refusal if f'"{refusal}"' in message), None)
+    return next((refusal for refusal in Refusal if re.search(rf"\b{refusal}\b", message)), None)
 
 
 def changed_offers(change: Change) -> list[Offer]:

@@ -59,7 +59,7 @@ class RedisClaims:
         cursor, pattern = b"0", keys.driver_claims(city_id)
         while True:
             ((cursor, names),) = answered(await self._valkey.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)]))
-            values = answered(await self._valkey.ask([("GET", name) for name in names]))
+            values = answered(await self._valkey.ask([("MGET", *names)]))[0] if names else []
             yield [_held(name, value) for name, value in zip(names, values, strict=True) if value is not None]
             if cursor == b"0":
                 return

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hexhail.cities import Cities
     from hexhail.kernel.clock import Clock
+    from hexhail.stores.line import Call
     from hexhail.stores.valkey import Valkey
     from matching.store import DriverKey
 
@@ -92,20 +93,22 @@ class RedisSessions:
     async def with_session(self, city_id: CityId, driver_ids: Sequence[str]) -> set[str]:
         """Those of these drivers that have a session, on whichever worker. Raises STORE_UNAVAILABLE."""
         here = {i for i in driver_ids if _driver_key(city_id, i) in self._streams}
-        elsewhere = [i for i in driver_ids if i not in here]
-        if not elsewhere:
-            return here
-        calls = [("GET", self._name(_driver_key(city_id, driver_id))) for driver_id in elsewhere]
-        values = answered(await self._valkey.ask(calls))
-        now_ms = self._clock.now_ms()
-        return here | {i for i, value in zip(elsewhere, values, strict=True) if _lives(value, self._worker_id, now_ms)}
+        elsewhere: defaultdict[int, list[str]] = defaultdict(list)
+        for i in driver_ids:
+            if i not in here:
+                elsewhere[bucket_of(i, self._cities[city_id].buckets)].append(i)
+        calls: list[Call] = [("MGET", *(keys.session(city_id, bucket, i) for i in ids)) for bucket, ids in elsewhere.items()]
+        replies, now_ms = answered(await self._valkey.ask(calls)), self._clock.now_ms()
+        for ids, values in zip(elsewhere.values(), replies, strict=True):
+            here.update(i for i, value in zip(ids, values, strict=True) if _lives(value, self._worker_id, now_ms))
+        return here
 
     async def drop_expired(self, city_id: CityId) -> int:
         """Takes away sessions that are over by the clock, whatever their keys say; how many? Raises STORE_UNAVAILABLE."""
         cursor, dropped, now_ms, pattern = b"0", 0, self._clock.now_ms(), keys.sessions(city_id)
         while True:
             ((cursor, names),) = answered(await self._valkey.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)]))
-            values = answered(await self._valkey.ask([("GET", name) for name in names]))
+            values = answered(await self._valkey.ask([("MGET", *names)]))[0] if names else []
             over = [pair for pair in zip(names, values, strict=True) if pair[1] is not None and _parts(pair[1])[1] <= now_ms]
             dropped += sum(answered(await self._valkey.ask([scripts.DROP.call([name], value) for name, value in over])))
             if cursor == b"0":

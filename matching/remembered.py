@@ -28,6 +28,10 @@ class Remembered:
         """How many?"""
         return len(self._rides)
 
+    def __contains__(self, ride_id: object) -> bool:
+        """Is this ride among them?"""
+        return ride_id in self._rides
+
     def put(self, ride: Ride) -> None:
         """A ride as it was committed or read; one that is final is forgotten, an older version is passed over."""
         known = self._rides.get(ride.ride_id)

@@ -15,7 +15,7 @@ from matching.model import FINAL, OfferState
 from matching.notices import driver_subject, offers_subject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from hexhail.kernel.ids import CityId
     from matching.model import Offer, Ride
@@ -113,7 +113,7 @@ class Watcher:
         ride : as PostgreSQL has it, not as it is remembered
         """
         known = self._remembered.ride(ride.ride_id)
-        mail = _RideMail(asyncio.Event(), must_read=known is None, ride=known)
+        mail = _RideMail(asyncio.Event(), must_read=known is None or known.version < ride.version, ride=known)
         version = after_version if after_version <= ride.version else 0
         with (
             self._notices.watch(ride.ride_id, mail.on_ride),
@@ -154,7 +154,7 @@ class Watcher:
         ):
             try:
                 await self._sessions.open(city_id, driver_id, stream_id)
-                await self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
+                self._notices.publish(city_id, [driver_subject(city_id, driver_id)])
                 async for seen in self._offers_as_they_change(city_id, driver_id, stream_id, mail):
                     yield seen
             finally:
@@ -186,6 +186,7 @@ class Watcher:
                 if not await self._still_there(city_id, driver_id, stream_id):
                     return
             news, mail.news = tuple(mail.news.values()), {}
+            over.update(_ended(news))
             if mail.must_read:
                 mail.must_read = False
                 news = tuple(await self._rides.live_offers(city_id, driver_id, list(shown)))
@@ -197,7 +198,7 @@ class Watcher:
                 and (offer.offer_id not in over if offer.state is OfferState.LIVE else offer.offer_id in shown)
             )
             # No offer lives again: what says so was overtaken on its way.
-            over.update(offer.offer_id for _, offer in news if offer.state is not OfferState.LIVE)
+            over.update(_ended(news))
             for _, offer in changed:
                 if offer.state is OfferState.LIVE:
                     shown[offer.offer_id] = _unshown(offer)
@@ -214,6 +215,10 @@ class Watcher:
             return False
         driver = await self._drivers.driver(city_id, driver_id)
         return driver.online and not driver.suspended
+
+
+def _ended(news: Iterable[tuple[Ride, Offer]]) -> Iterator[str]:
+    return (offer.offer_id for _, offer in news if offer.state is not OfferState.LIVE)
 
 
 def _unshown(offer: Offer) -> Offer:

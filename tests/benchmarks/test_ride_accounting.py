@@ -31,10 +31,18 @@ def drive(driver_id: str = "bench.d1", ride_id: str = "bench-1", begin_ms: int =
 
 
 def test_waiting_is_counted_from_the_call_and_thinking_is_not_the_services() -> None:
-    took = latencies([seen()], {"bench-1": 100.25}, {"bench-1": drive()})
+    took = latencies([seen()], {"bench-1": 100.25}, {"bench-1": drive()}, 60_000)
     assert took.first_offer_ms.tolist() == pytest.approx([150])
     assert took.match_ms.tolist() == pytest.approx([500])
     assert took.late_ms.tolist() == pytest.approx([10])
+
+
+def test_who_is_never_served_waits_longest_of_all() -> None:
+    """A service that refuses most of its riders is not the faster for it."""
+    refused = RiderSeen(100.0, failed="UNAVAILABLE")
+    took = latencies([seen(), refused, refused], {"bench-1": 100.25}, {"bench-1": drive()}, 60_000)
+    assert took.first_offer_ms.tolist() == pytest.approx([150, 60_000, 60_000])
+    assert took.match_ms.tolist() == pytest.approx([500, 60_000, 60_000])
 
 
 def test_a_ride_is_served_if_it_is_completed_in_time_counted_from_when_it_was_due() -> None:

@@ -114,7 +114,8 @@ async def test_an_ack_waits_for_those_of_the_other_phones(acks: Acks, monkeypatc
 async def test_a_phone_that_shows_nothing_is_not_waited_for_long(acks: Acks) -> None:
     acks.changer.remembered.put(acks.ride)
 
-    assert (await acks.ack("d1")).offers[0].shown_at_ms
+    async with asyncio.timeout(100 * changer.GATHER_S):
+        assert (await acks.ack("d1")).offers[0].shown_at_ms
 
 
 async def test_a_request_that_was_answered_before_spoils_nobody_elses(acks: Acks) -> None:

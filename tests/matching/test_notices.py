@@ -136,24 +136,34 @@ async def until_heard(asked: Valkey, channel: str, count: int) -> None:
 
 async def test_watchers_elsewhere_are_given_the_ride_as_it_was_committed(workers: tuple[Worker, Worker]) -> None:
     first, second = workers
-    await first.notices.publish("gridport", [RIDE.ride_id], RIDE)
+    first.notices.publish("gridport", [RIDE.ride_id], RIDE)
     await until(lambda: second.given, "not woken by the other worker's notice")
     assert second.given == second.remembered == [RIDE]
 
 
 async def test_what_nobody_watches_is_not_read(workers: tuple[Worker, Worker]) -> None:
     first, second = workers
-    await first.notices.publish("gridport", ["gridport-other"], replace(RIDE, ride_id=RideId("gridport-other")))
-    await first.notices.publish("gridport", [RIDE.ride_id], RIDE)
+    first.notices.publish("gridport", ["gridport-other"], replace(RIDE, ride_id=RideId("gridport-other")))
+    first.notices.publish("gridport", [RIDE.ride_id], RIDE)
     await until(lambda: second.given, "not woken by the other worker's notice")
     assert second.remembered == [RIDE]
+
+
+async def test_what_is_remembered_is_kept_up_though_nobody_watches_it(workers: tuple[Worker, Worker]) -> None:
+    first, second = workers
+    other = replace(RIDE, ride_id=RideId("gridport-other"))
+    second.notices.is_remembered = {other.ride_id}.__contains__
+    first.notices.publish("gridport", [other.ride_id], other)
+    await until(lambda: second.remembered, "not heard")
+    assert second.remembered == [other]
+    assert second.given == []
 
 
 async def test_notices_without_a_ride_and_unreadable_ones_send_watchers_to_postgresql(
     workers: tuple[Worker, Worker], asked: Valkey
 ) -> None:
     first, second = workers
-    await first.notices.publish("gridport", [RIDE.ride_id])
+    first.notices.publish("gridport", [RIDE.ride_id])
     for wrong in ('{"ride_id": 1}', "{not json", '{"body": null}'):
         answered(await asked.ask([("SPUBLISH", keys.notices("gridport"), f"w0\n{RIDE.ride_id}\n{wrong}")]))
     answered(await asked.ask([("SPUBLISH", keys.notices("gridport"), f"w0\n{RIDE.ride_id}")]))
@@ -167,7 +177,8 @@ async def test_a_worker_alone_says_little_until_another_hears_it(valkey_url: str
     cities, clock = Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS)
     async with aclosing(connect(valkey_url)) as ear:
         notices = Notices(ear, asked, cities, clock, "w1")
-        await notices.publish("gridport", [RIDE.ride_id], RIDE)
+        notices.publish("gridport", [RIDE.ride_id], RIDE)
+        await notices.close()
         heard = ear.pubsub()
         await heard.ssubscribe(keys.notices("gridport"))
         await heard.get_message(timeout=10.0)
@@ -176,7 +187,7 @@ async def test_a_worker_alone_says_little_until_another_hears_it(valkey_url: str
         await until_heard(asked, keys.notices("gridport"), 2)
         told = []
         for _ in range(2):
-            await notices.publish("gridport", [RIDE.ride_id], RIDE)
+            notices.publish("gridport", [RIDE.ride_id], RIDE)
             message = await heard.get_message(timeout=10.0)
             assert message is not None
             told.append(message["data"].decode().split("\n")[2])

@@ -172,6 +172,20 @@ async def test_a_driver_bound_to_a_ride_that_is_over_is_freed(ward: Ward) -> Non
     await ward.accepted(2)
 
 
+async def test_a_ride_that_is_bound_to_another_driver_than_it_says_gets_its_own_back(ward: Ward) -> None:
+    for driver_id in ("d1", "d2"):
+        await ward.bench.driver(driver_id)
+    ride = await ward.accepted()
+    await ward.bench.pool.execute("UPDATE matching.assignments SET driver_id = 'd2' WHERE ride_id = $1", ride.ride_id)
+    assert await ward.look() == {Repair.ASSIGNMENT_RELEASED: 1, Repair.ASSIGNMENT_RESTORED: 1}
+    own, other = [await ward.bench.store.driver(CITY, driver_id) for driver_id in ("d1", "d2")]
+    assert (own.ride_id, other.ride_id) == (ride.ride_id, "")
+    assert {driver.driver_id: ward.location.told[driver.driver_id] for driver in (own, other)} == {
+        "d1": own.version,
+        "d2": other.version,
+    }
+
+
 async def test_a_ride_whose_driver_nothing_binds_is_bound_again(ward: Ward) -> None:
     """Given that the driver has gone offline since, as drivers may while on a ride."""
     await ward.bench.driver("d1")

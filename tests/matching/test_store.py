@@ -28,6 +28,7 @@ from matching.model import (
     RideState,
 )
 from matching.offers import OfferParams, begin, decide, schedule
+from matching.postgres_change import Refusal, refusal_of
 from matching.postgres_store import PostgresStore, postgres_errors
 from matching.progress import Check, Watch
 from matching.records import Answer, Record, RecordParams, after
@@ -238,6 +239,48 @@ async def test_who_changes_while_an_offer_waits_for_it_is_not_asked(bench: Bench
         with pytest.raises(Conflict):
             await offering
     assert await bench.counts() == before | {"assignments": 1 if what is BINDS else 0}
+
+
+@pytest.mark.parametrize(("column", "reason"), [("online", Reason.DRIVER_OFFLINE), ("suspended", Reason.DRIVER_SUSPENDED)])
+async def test_who_accepts_while_going_is_refused_as_a_whole(bench: Bench, column: str, reason: Reason) -> None:
+    """Given a driver whose going offline, or suspension, is being committed: the acceptance waits for it."""
+    await bench.driver("d1")
+    ride = await bench.offer(await bench.request(), "d1")
+    before = await bench.counts()
+    async with bench.pool.acquire() as connection, connection.transaction():
+        await connection.execute(f"UPDATE matching.drivers SET version = version + 1, {column} = NOT {column}")  # noqa: S608
+        accepting = asyncio.create_task(bench.happen(ride, OfferAccepted(ride.offers[0].offer_id)))
+        async with asyncio.timeout(PATIENCE_S):
+            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
+                await asyncio.sleep(0.005)
+    assert await refused(accepting) is reason
+    assert await bench.counts() == before
+    assert await bench.store.ride(ride.ride_id) == ride
+
+
+async def test_a_release_that_waits_for_its_driver_frees_it(bench: Bench) -> None:
+    """Given an operator who changes what is known of the driver at that moment."""
+    await bench.driver("d1")
+    ride = await bench.happen(await bench.offer(await bench.request(), "d1"), OfferAccepted("gridport-r1-1-d1"))
+    async with bench.pool.acquire() as connection, connection.transaction():
+        await connection.execute("UPDATE matching.drivers SET version = version + 1, rating_milli = 4900")
+        await connection.execute("UPDATE matching.assignments SET checked_at_ms = 1")
+        ending = asyncio.create_task(bench.happen(ride, RiderCancelled()))
+        async with asyncio.timeout(PATIENCE_S):
+            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
+                await asyncio.sleep(0.005)
+    await ending
+    driver = await bench.store.driver(CITY, "d1")
+    assert driver.free
+    assert driver.rating_milli == 4_900
+    assert await bench.pool.fetchval("SELECT released_at_ms IS NOT NULL FROM matching.assignments")
+
+
+@pytest.mark.parametrize("quotes", ['"{}"', "»{}«", "« {} »"])
+def test_a_refusal_is_known_in_any_language_of_postgresql(quotes: str) -> None:
+    for refusal in Refusal:
+        assert refusal_of("ungültige Eingabesyntax für Typ boolean: " + quotes.format(refusal)) is refusal
+    assert refusal_of('invalid input syntax for type integer: "x"') is None
 
 
 async def test_a_suspension_finds_every_offer_that_was_made_before_it(bench: Bench) -> None:

@@ -45,6 +45,30 @@ class Nothing:
         return [1] * len(calls)
 
 
+async def test_an_end_that_came_before_the_snapshot_counts_for_what_comes_after() -> None:
+    """Given a phone that hears of an offer's end while it reads: the notice that made the offer was overtaken by both."""
+    nothing: Any = Nothing()
+    notices = Notices(nothing, nothing, Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), "w1")
+    watcher = Watcher(nothing, nothing, notices, nothing, nothing, Remembered())
+    made, second = offered("d1"), offered("d1")
+    second = replace(second, ride_id="gridport-2", offers=(replace(second.offers[0], offer_id="gridport-o2"),))  # type: ignore[arg-type]
+    ended = replace(made, version=made.version + 1, offers=(replace(made.offers[0], state=OfferState.WITHDRAWN),))
+    subject = [offers_subject(CITY, "d1")]
+    phone = watcher.offers(CITY, "d1", "s1")
+    try:
+        async with asyncio.timeout(10):
+            assert await anext(phone) == OffersSeen(True, ())
+            notices.publish(CITY, subject)
+            notices.publish(CITY, subject, ended)
+            reading = asyncio.ensure_future(anext(phone))
+            await asyncio.sleep(0)
+            for ride in (made, second):
+                notices.publish(CITY, subject, ride)
+            assert await reading == OffersSeen(False, ((second, second.offers[0]),))
+    finally:
+        await phone.aclose()  # type: ignore[attr-defined]
+
+
 async def test_an_offer_that_has_ended_is_not_told_again_by_a_notice_that_was_overtaken() -> None:
     nothing: Any = Nothing()
     notices = Notices(nothing, nothing, Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), "w1")
@@ -58,10 +82,10 @@ async def test_an_offer_that_has_ended_is_not_told_again_by_a_notice_that_was_ov
         async with asyncio.timeout(10):
             assert await anext(phone) == OffersSeen(True, ())
             for ride in (first, ended):
-                await notices.publish(CITY, subject, ride)
+                notices.publish(CITY, subject, ride)
                 assert await anext(phone) == OffersSeen(False, ((ride, ride.offers[0]),))
             for ride in (first, second):
-                await notices.publish(CITY, subject, ride)
+                notices.publish(CITY, subject, ride)
             assert await anext(phone) == OffersSeen(False, ((second, second.offers[0]),))
     finally:
         await phone.aclose()  # type: ignore[attr-defined]
