@@ -246,9 +246,11 @@ def _offer_accepted(ride: Ride, event: OfferAccepted, now_ms: int, params: Offer
     if ride.assignment is not None:
         if ride.assignment.offer_id == offer.offer_id:
             return Decision(ride)  # the winner's repeat succeeds
+        if ride.assignment.driver_id == offer.driver_id:  # by another offer of the same ride, made when this one was never shown
+            raise _closed(offer)
         raise DomainError(Reason.ALREADY_TAKEN, "another driver has the ride", ride_id=ride.ride_id)
     if offer.state is not OfferState.LIVE:
-        raise DomainError(Reason.OFFER_CLOSED, f"the offer is {offer.state}", offer_id=offer.offer_id, state=offer.state)
+        raise _closed(offer)
     accepted = _with(ride.offers, replace(offer, state=OfferState.ACCEPTED, shown_at_ms=offer.shown_at_ms or now_ms))
     # live offers are all of the latest phase, and so are their travel times
     assignment = Assignment(
@@ -262,6 +264,10 @@ def _offer_accepted(ride: Ride, event: OfferAccepted, now_ms: int, params: Offer
         next_deadline_ms=max(now_ms, ride.pickup_at_ms) + round(params.pickup_limit_s * MS_PER_S),
     )
     return Decision(after, (Fact(FactKind.ASSIGNMENT_BEGAN, offer.driver_id, (offer.offer_id,)),))
+
+
+def _closed(offer: Offer) -> DomainError:
+    return DomainError(Reason.OFFER_CLOSED, f"the offer is {offer.state}", offer_id=offer.offer_id, state=offer.state)
 
 
 def _offer_declined(ride: Ride, event: OfferDeclined, now_ms: int, params: OfferParams) -> Decision:

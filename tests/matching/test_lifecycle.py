@@ -132,6 +132,19 @@ def test_another_drivers_ride_cannot_be_moved() -> None:
     assert refused.value.reason is Reason.NOT_YOURS
 
 
+@pytest.mark.parametrize(("driver_id", "reason"), [("d1", Reason.OFFER_CLOSED), ("d2", Reason.ALREADY_TAKEN)])
+def test_an_older_offer_is_taken_by_others_only(driver_id: str, reason: Reason) -> None:
+    """Given a driver who has the ride by a second offer, since the first one was never shown: nobody else has taken that."""
+    ride = offered("d1", "d2")
+    late = decide(ride, DeadlinePassed(), ride.next_deadline_ms or 0, PARAMS).ride
+    again = OffersPlanned(late.phase + 1, (PlannedOffer(OfferId("o-again"), DriverId("d1"), 60, 500),))
+    asked = decide(late, again, late.updated_at_ms, PARAMS).ride
+    taken = decide(asked, OfferAccepted("o-again"), late.updated_at_ms, PARAMS).ride
+    with pytest.raises(DomainError) as refused:
+        decide(taken, OfferAccepted(f"o-{driver_id}"), late.updated_at_ms, PARAMS)
+    assert refused.value.reason is reason
+
+
 def test_a_driver_is_asked_once_more_only_after_it_has_shown_nothing_against_the_ride() -> None:
     """Who gives a ride back has declined it: the offer says so for ever."""
     ride = decide(offered("d1"), OfferAccepted("o-d1"), NOW_MS, PARAMS).ride
