@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from matching.watcher import OffersSeen, Watcher
 from tests.matching.rides import NOW_MS, offered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from matching.model import Offer, Ride
 
@@ -45,47 +46,43 @@ class Nothing:
         return [1] * len(calls)
 
 
-async def test_an_end_that_came_before_the_snapshot_counts_for_what_comes_after() -> None:
-    """Given a phone that hears of an offer's end while it reads: the notice that made the offer was overtaken by both."""
+MADE, SECOND = offered("d1"), offered("d1")
+SECOND = replace(SECOND, ride_id="gridport-2", offers=(replace(SECOND.offers[0], offer_id="gridport-o2"),))  # type: ignore[arg-type]
+ENDED = replace(MADE, version=MADE.version + 1, offers=(replace(MADE.offers[0], state=OfferState.WITHDRAWN),))
+SUBJECT = [offers_subject(CITY, "d1")]
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[tuple[Notices, AsyncIterator[OffersSeen]]]:
+    """A phone that has been told that there are no offers yet."""
     nothing: Any = Nothing()
     notices = Notices(nothing, nothing, Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), "w1")
-    watcher = Watcher(nothing, nothing, notices, nothing, nothing, Remembered())
-    made, second = offered("d1"), offered("d1")
-    second = replace(second, ride_id="gridport-2", offers=(replace(second.offers[0], offer_id="gridport-o2"),))  # type: ignore[arg-type]
-    ended = replace(made, version=made.version + 1, offers=(replace(made.offers[0], state=OfferState.WITHDRAWN),))
-    subject = [offers_subject(CITY, "d1")]
-    phone = watcher.offers(CITY, "d1", "s1")
+    phone = Watcher(nothing, nothing, notices, nothing, nothing, Remembered()).offers(CITY, "d1", "s1")
     try:
         async with asyncio.timeout(10):
             assert await anext(phone) == OffersSeen(True, ())
-            notices.publish(CITY, subject)
-            notices.publish(CITY, subject, ended)
-            reading = asyncio.ensure_future(anext(phone))
-            await asyncio.sleep(0)
-            for ride in (made, second):
-                notices.publish(CITY, subject, ride)
-            assert await reading == OffersSeen(False, ((second, second.offers[0]),))
+            yield notices, phone
     finally:
         await phone.aclose()  # type: ignore[attr-defined]
+
+
+async def test_an_end_that_came_before_the_snapshot_counts_for_what_comes_after() -> None:
+    """Given a phone that hears of an offer's end while it reads: the notice that made the offer was overtaken by both."""
+    async with listening() as (notices, phone):
+        notices.publish(CITY, SUBJECT)
+        notices.publish(CITY, SUBJECT, ENDED)
+        reading = asyncio.ensure_future(anext(phone))
+        await asyncio.sleep(0)
+        for ride in (MADE, SECOND):
+            notices.publish(CITY, SUBJECT, ride)
+        assert await reading == OffersSeen(False, ((SECOND, SECOND.offers[0]),))
 
 
 async def test_an_offer_that_has_ended_is_not_told_again_by_a_notice_that_was_overtaken() -> None:
-    nothing: Any = Nothing()
-    notices = Notices(nothing, nothing, Cities([load_city("gridport", Settings())]), ManualClock(NOW_MS), "w1")
-    watcher = Watcher(nothing, nothing, notices, nothing, nothing, Remembered())
-    first, second = offered("d1"), offered("d1")
-    second = replace(second, ride_id="gridport-2", offers=(replace(second.offers[0], offer_id="gridport-o2"),))  # type: ignore[arg-type]
-    ended = replace(first, version=first.version + 1, offers=(replace(first.offers[0], state=OfferState.WITHDRAWN),))
-    subject = [offers_subject(CITY, "d1")]
-    phone = watcher.offers(CITY, "d1", "s1")
-    try:
-        async with asyncio.timeout(10):
-            assert await anext(phone) == OffersSeen(True, ())
-            for ride in (first, ended):
-                notices.publish(CITY, subject, ride)
-                assert await anext(phone) == OffersSeen(False, ((ride, ride.offers[0]),))
-            for ride in (first, second):
-                notices.publish(CITY, subject, ride)
-            assert await anext(phone) == OffersSeen(False, ((second, second.offers[0]),))
-    finally:
-        await phone.aclose()  # type: ignore[attr-defined]
+    async with listening() as (notices, phone):
+        for ride in (MADE, ENDED):
+            notices.publish(CITY, SUBJECT, ride)
+            assert await anext(phone) == OffersSeen(False, ((ride, ride.offers[0]),))
+        for ride in (MADE, SECOND):
+            notices.publish(CITY, SUBJECT, ride)
+        assert await anext(phone) == OffersSeen(False, ((SECOND, SECOND.offers[0]),))
