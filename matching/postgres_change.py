@@ -122,7 +122,7 @@ class Statement:
 def statement_of(change: Change, events: Sequence[tuple[str, bytes]], records: RecordParams) -> Statement:
     """The change as a whole. It fails by casting a word to a boolean, which undoes everything and says why: `refusal_of`."""
     ride, at_ms = change.decision.ride, change.decision.ride.updated_at_ms
-    changed = changed_offers(change)
+    changed = _changed_offers(change)
     asked = _asked(change, changed)
     touches = _touches(change, records)
     if change.before is None:
@@ -146,7 +146,7 @@ def refusal_of(message: str) -> Refusal | None:
     return next((refusal for refusal in Refusal if re.search(rf"\b{refusal}\b", message)), None)
 
 
-def changed_offers(change: Change) -> list[Offer]:
+def _changed_offers(change: Change) -> list[Offer]:
     """By driver, so that two rides with the same drivers wait for each other in the same order and never in a circle."""
     known = set(change.before.offers) if change.before else set()
     return sorted((offer for offer in change.decision.ride.offers if offer not in known), key=lambda offer: offer.driver_id)

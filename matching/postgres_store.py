@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
+import structlog
 
 from hexhail.kernel.errors import DomainError, Reason
 from hexhail.kernel.geo import Place
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     EncodeRideEvents = Callable[[Change], list[tuple[str, bytes]]]
     EncodeDriverEvent = Callable[[Driver, str, int, str, str], bytes]
+
+log = structlog.get_logger(__name__)
 
 _PAGE = 1_000
 
@@ -152,7 +155,7 @@ class PostgresStore:
             refusal = refusal_of(str(error))
             if refusal is None:
                 raise
-            self.counts.rejected_commits += 1
+            self.counts.rejected_commits += refusal in (Refusal.CHANGED, Refusal.TAKEN)
             raise await self._refused(refusal, change) from None
         self.on_commit(ride.city_id)
         return await self._touched(ride, [row for row in rows if row["driver_id"] is not None])
@@ -172,7 +175,12 @@ class PostgresStore:
         touched = [driver_of_change(row, "" if row["kind"] == Touch.FREED else ride.ride_id) for row in rows if row["was_bound"]]
         others = [row["driver_id"] for row in rows if not row["was_bound"]]
         if others:  # freed of a ride that they did not have: which one they have, only a new statement sees
-            touched += (await self.drivers(ride.city_id, others)).values()
+            try:
+                touched += (await self.drivers(ride.city_id, others)).values()
+            except (
+                DomainError
+            ) as error:  # the change stands: the reconciler tells location of who changed lately
+                log.warning("drivers told later", reason=error.reason, ride_id=ride.ride_id, drivers=len(others))
         return touched
 
     async def lease_due(self, now_ms: int, lease_ms: int, limit: int, ride_id: str | None = None) -> list[Ride]:

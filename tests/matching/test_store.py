@@ -89,6 +89,12 @@ class Bench:
     async def offer(self, ride: Ride, *driver_ids: str) -> Ride:
         return await self.happen(ride, asking(ride, *driver_ids))
 
+    async def somebody_waits(self) -> None:
+        """Returns once a statement waits for a row."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
+                await asyncio.sleep(0.005)
+
     async def count(self, table: str) -> int:
         number: int = await self.pool.fetchval(f"SELECT count(*) FROM matching.{table}")  # noqa: S608
         return number
@@ -233,9 +239,7 @@ async def test_who_changes_while_an_offer_waits_for_it_is_not_asked(bench: Bench
             await connection.execute("UPDATE matching.drivers SET version = version + 1 WHERE driver_id = 'd1'")
             await connection.execute(what, other.ride_id)
             offering = asyncio.create_task(bench.offer(ride, "d1"))
-            async with asyncio.timeout(10):
-                while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
-                    await asyncio.sleep(0)
+            await bench.somebody_waits()
         with pytest.raises(Conflict):
             await offering
     assert await bench.counts() == before | {"assignments": 1 if what is BINDS else 0}
@@ -250,9 +254,7 @@ async def test_who_accepts_while_going_is_refused_as_a_whole(bench: Bench, colum
     async with bench.pool.acquire() as connection, connection.transaction():
         await connection.execute(f"UPDATE matching.drivers SET version = version + 1, {column} = NOT {column}")  # noqa: S608
         accepting = asyncio.create_task(bench.happen(ride, OfferAccepted(ride.offers[0].offer_id)))
-        async with asyncio.timeout(PATIENCE_S):
-            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
-                await asyncio.sleep(0.005)
+        await bench.somebody_waits()
     assert await refused(accepting) is reason
     assert await bench.counts() == before
     assert await bench.store.ride(ride.ride_id) == ride
@@ -266,9 +268,7 @@ async def test_a_release_that_waits_for_its_driver_frees_it(bench: Bench) -> Non
         await connection.execute("UPDATE matching.drivers SET version = version + 1, rating_milli = 4900")
         await connection.execute("UPDATE matching.assignments SET checked_at_ms = 1")
         ending = asyncio.create_task(bench.happen(ride, RiderCancelled()))
-        async with asyncio.timeout(PATIENCE_S):
-            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
-                await asyncio.sleep(0.005)
+        await bench.somebody_waits()
     await ending
     driver = await bench.store.driver(CITY, "d1")
     assert driver.free
@@ -578,9 +578,7 @@ async def test_a_driver_changed_while_its_ride_ends_is_told_as_it_is_afterwards(
         await connection.execute("UPDATE matching.assignments SET released_at_ms = $1", bench.now_ms)
         await connection.execute("UPDATE matching.drivers SET version = version + 1")
         changing = asyncio.create_task(changes[change]())
-        async with asyncio.timeout(PATIENCE_S):
-            while not await bench.pool.fetchval(WAITING):  # noqa: ASYNC110 - no event tells who waits in PostgreSQL
-                await asyncio.sleep(0.005)
+        await bench.somebody_waits()
         await ending.commit()
     driver = await changing
     assert driver.ride_id == ""
