@@ -177,9 +177,7 @@ class PostgresStore:
         if others:  # freed of a ride that they did not have: which one they have, only a new statement sees
             try:
                 touched += (await self.drivers(ride.city_id, others)).values()
-            except (
-                DomainError
-            ) as error:  # the change stands: the reconciler tells location of who changed lately
+            except DomainError as error:  # the change stands: the reconciler tells location of who changed lately
                 log.warning("drivers told later", reason=error.reason, ride_id=ride.ride_id, drivers=len(others))
         return touched
 
