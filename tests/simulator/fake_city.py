@@ -104,10 +104,19 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
             updated_at_ms=CLOCK.now_ms(),
         )
         self.rides[ride.ride_id] = ride
+        self._begin_search(ride)
+        return matching_pb.RequestRideResponse(ride=ride)
+
+    def resume(self) -> None:
+        """Rides that were waiting when the city closed are searched for again."""
+        for ride in self.rides.values():
+            if ride.state in (SEARCHING, OFFERED):
+                self._begin_search(ride)
+
+    def _begin_search(self, ride: ride_pb2.Ride) -> None:
         task = asyncio.create_task(self._search(ride))
         self.searches.add(task)
         task.add_done_callback(self.searches.discard)
-        return matching_pb.RequestRideResponse(ride=ride)
 
     async def _search(self, ride: ride_pb2.Ride) -> None:
         tried: set[str] = set()
@@ -171,6 +180,8 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
     async def AcceptOffer(self, request: Any, context: Any) -> matching_pb.AcceptOfferResponse:  # noqa: N802
         offer = self.offers[request.offer_id]
         ride = self.rides[offer.ride_id]
+        if offer.state == offer_pb2.OFFER_STATE_ACCEPTED:
+            return matching_pb.AcceptOfferResponse(ride=ride)  # said again: the first answer was lost
         if self.fenced:
             if ride.state not in (SEARCHING, OFFERED):
                 raise DomainError(Reason.ALREADY_TAKEN)
@@ -187,6 +198,8 @@ class FakeMatching(matching_grpc.MatchingServiceServicer):
 
     async def _step(self, ride_id: str, before: int, after: Any) -> ride_pb2.Ride:
         ride = self.rides[ride_id]
+        if ride.state == after and ride.assignment.driver_id == principal().subject:
+            return ride  # said again: the first answer was lost
         if ride.state != before or (self.fenced and ride.assignment.driver_id != principal().subject):
             raise DomainError(Reason.ILLEGAL_TRANSITION)
         if after == ARRIVED:
@@ -282,6 +295,7 @@ class FakeCity:
                 spec = ServiceSpec(f"hexhail.api.{name}", servicer, base, register, access)
                 listen = f"unix:{folder / name}" if folder is not None else "127.0.0.1:0"
                 addresses.append((await stack.enter_async_context(serving(spec, listen, KEY))).address)
+            self.matching.resume()
             yield Addresses(*addresses)
             for task in self.matching.searches:
                 task.cancel()

@@ -72,7 +72,7 @@ async def test_a_small_city_lives_and_leaves_nothing_behind() -> None:
     stop = asyncio.Event()
     async with (
         city.open() as addresses,
-        stopping(stop, lambda: sum(ride.state == COMPLETED for ride in city.matching.rides.values()) == 10),
+        stopping(stop, lambda: bool(watcher.states) and watcher.states[-1].rides.completed == 10),
     ):
         summary, intervals = await run_live(
             ENDLESS, requests(10, 1.5), starts(12), ROUTER, addresses, token, stop=stop, progress=watcher
