@@ -23,7 +23,7 @@ from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from benchmarks.sending_grpc import Metadata
 
@@ -143,17 +143,28 @@ class _Driver:
                 self._run.first_offers.setdefault(offer.ride_id, received_s)
                 if offer.offer_id not in self._open:
                     self._open.add(offer.offer_id)
-                    task = asyncio.create_task(self._answer(offer.offer_id, offer.ride_id, received_s))
-                    self._work.add(task)
-                    task.add_done_callback(self._work.discard)
+                    self._begin(self._ack(offer.offer_id))
+                    self._begin(self._answer(offer.offer_id, offer.ride_id, received_s))
             else:
                 self._open.discard(offer.offer_id)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _ack(self, offer_id: str) -> None:
+        """The phone shows the offer, and says so: nobody waits for it, and it is not said again of an offer that is over."""
+        try:
+            request = pb.AckOfferRequest(request_id=str(ULID()), offer_id=offer_id)
+            await self._ask("AckOffer", request, wanted=lambda: offer_id in self._open)
+        except _Refused:
+            pass  # counted; the offer's own end is told to its phone
 
     async def _answer(self, offer_id: str, ride_id: str, received_s: float) -> None:
         try:
             think_s = self._load.think_s * float(generator(self._load.seed, self._number, self._answered).uniform(0.5, 1.5))
             self._answered += 1
-            await self._ask("AckOffer", pb.AckOfferRequest(request_id=str(ULID()), offer_id=offer_id))
             await asyncio.sleep(max(0.0, received_s + think_s - time.perf_counter()))
             if offer_id not in self._open:
                 return  # withdrawn: another was faster
@@ -184,9 +195,11 @@ class _Driver:
         drive.told.append("COMPLETED")
         drive.completed_at_ms = answer.ride.assignment.completed_at_ms
 
-    async def _ask(self, method: str, request: Any) -> Any:
-        """The answer; asked again, under the same request_id, where it may succeed a little later. Raises _Refused."""
+    async def _ask(self, method: str, request: Any, wanted: Callable[[], bool] = lambda: True) -> Any:
+        """The answer; asked again, under the same request_id, while wanted and of use. Raises _Refused."""
         for attempt in range(_ATTEMPTS):
+            if not wanted():
+                raise _Refused(f"{method}: no longer wanted")
             try:
                 return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_CALL_S)
             except grpc.aio.AioRpcError as error:

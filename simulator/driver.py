@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from hexhail.client import OfferState, RideState, RpcError
@@ -104,8 +105,8 @@ class Driver:
         self._world.ledger.offers_shown += 1
         chance, params = self._dice(), self._world.params
         think_s, declines = chance.uniform(*params.think_s), chance.random() < params.decline_share
+        self._world.begin(self._ack(offer.offer_id))
         try:
-            await self._app.ack(offer.offer_id)
             if await happens(withdrawn, think_s):
                 return
             if declines:
@@ -118,6 +119,10 @@ class Driver:
             del self._thinking[offer.offer_id]
         if ride is not None:
             await self._serve(ride, offer.trip_duration_s)
+
+    async def _ack(self, offer_id: str) -> None:
+        with contextlib.suppress(DomainError, RpcError):  # counted where all calls are; who answers has seen the offer
+            await self._app.ack(offer_id)
 
     async def _accept(self, offer: OfferView) -> RideView | None:
         try:

@@ -49,7 +49,7 @@ class DriverApp(SurgeReading):
             yield OffersView(answer.snapshot, tuple(wire.offer_view(offer) for offer in answer.offers))
 
     async def ack(self, offer_id: str) -> None:
-        """The offer is on the screen."""
+        """The offer is on the screen. Said beside the driver's thinking: an answer to the offer need not wait for this one's."""
         request = matching_pb.AckOfferRequest(request_id=mint_request_id(), offer_id=offer_id)
         await self._calling.ask(self._matching.AckOffer, request)
 
