@@ -17,6 +17,7 @@ from benchmarks.figures import rate_between
 from benchmarks.sending_grpc import FLEET, Progress, Stream, all_of, bearer, close_all, open_channels, total
 from hexhail.api.location.v1 import fix_pb2
 from hexhail.api.location.v1 import location_service_pb2 as pb
+from hexhail.rpc import loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +93,7 @@ def run_flow(load: ColumnLoad, *, under_way: Callable[[], None], stopped: Callab
     """The same; `under_way` is called when everyone was introduced, and once `stopped` is true nothing more is sent."""
     lanes = _lanes(load)
     gc.freeze()
-    return asyncio.run(_run(load, lanes, under_way, stopped))
+    return loop.run(_run(load, lanes, under_way, stopped))
 
 
 def _lanes(load: ColumnLoad) -> list[_Lane]:

@@ -5,7 +5,6 @@ It checks no token, judges nothing and acknowledges nothing before the end: it h
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import sys
 import time
@@ -15,6 +14,7 @@ import grpc
 
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.api.location.v1 import location_service_pb2_grpc as rpc
+from hexhail.rpc import loop
 from hexhail.rpc.server import SERVER_OPTIONS, until_told_to_stop
 
 if TYPE_CHECKING:
@@ -76,4 +76,4 @@ async def _serve(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1]))
+    loop.run(_serve(sys.argv[1]))

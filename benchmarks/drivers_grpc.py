@@ -19,6 +19,7 @@ from hexhail.api.matching.v1 import offer_pb2
 from hexhail.api.matching.v1.matching_service_pb2_grpc import MatchingServiceStub
 from hexhail.kernel.errors import Reason
 from hexhail.kernel.randomness import generator
+from hexhail.rpc import loop
 from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
 
@@ -217,7 +218,7 @@ class _Driver:
 
 def run_drivers(load: DriverLoad, *, under_way: Callable[[], None], stopped: Callable[[], bool]) -> DriverRun:
     """Opens everybody's stream, calls `under_way`, and serves until `stopped`, and until all that was begun is done."""
-    return asyncio.run(_run(load, under_way, stopped))
+    return loop.run(_run(load, under_way, stopped))
 
 
 async def _run(load: DriverLoad, under_way: Callable[[], None], stopped: Callable[[], bool]) -> DriverRun:

@@ -21,6 +21,7 @@ from hexhail.api.matching.v1.matching_service_pb2_grpc import MatchingServiceStu
 from hexhail.api.pricing.v1 import pricing_service_pb2 as pricing_pb
 from hexhail.api.pricing.v1.pricing_service_pb2_grpc import PricingServiceStub
 from hexhail.kernel.errors import Reason
+from hexhail.rpc import loop
 from hexhail.rpc.status import domain_error
 from hexhail.rpc.tokens import Role, mint_token
 
@@ -71,7 +72,7 @@ def run_riders(load: RiderLoad) -> list[RiderSeen]:
     riders = _riders(load)
     gc.collect()
     gc.freeze()
-    return asyncio.run(_run(load, riders))
+    return loop.run(_run(load, riders))
 
 
 def reachable(address: str, city_id: str, token_key: bytes, places: Floats) -> Floats:
@@ -79,7 +80,7 @@ def reachable(address: str, city_id: str, token_key: bytes, places: Floats) -> F
 
     places : float64[n, 2], lat and lng in degrees
     """
-    return places[asyncio.run(_reachable(address, city_id, token_key, places))]
+    return places[loop.run(_reachable(address, city_id, token_key, places))]
 
 
 async def _reachable(address: str, city_id: str, token_key: bytes, places: Floats) -> list[int]:

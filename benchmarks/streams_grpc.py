@@ -21,6 +21,7 @@ from hexhail.api.common.v1 import geo_pb2
 from hexhail.api.location.v1 import fix_pb2
 from hexhail.api.location.v1 import location_service_pb2 as pb
 from hexhail.kernel.units import E7
+from hexhail.rpc import loop
 from hexhail.rpc.tokens import Role, mint_token
 
 if TYPE_CHECKING:
@@ -95,12 +96,12 @@ class MemoryRun:
 
 def run_streams(load: StreamLoad) -> StreamRun:
     """Sends as fast as flow control lets it, for a time."""
-    return asyncio.run(_run_streams(load))
+    return loop.run(_run_streams(load))
 
 
 def run_idle_streams(load: StreamLoad, service_pid: int) -> MemoryRun:
     """Opens a stream for each driver, sends one fix on each, looks at the service's memory, and closes them."""
-    return asyncio.run(_run_idle_streams(load, service_pid))
+    return loop.run(_run_idle_streams(load, service_pid))
 
 
 def _messages(drivers: Drivers, per_driver: int) -> list[list[bytes]]:

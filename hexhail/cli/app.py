@@ -43,6 +43,7 @@ from hexhail.client import Addresses, RpcError
 from hexhail.embedded import StoreError
 from hexhail.kernel.errors import DomainError
 from hexhail.kernel.settings import Settings
+from hexhail.rpc import loop
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.logs import configure_logs
 from hexhail.rpc.service import run_service
@@ -263,7 +264,7 @@ def _check_json(json_file: Path | None) -> None:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(work)
+        return loop.run(work)
     except (StoreError, ServiceError, CityError, DomainError, RpcError, ValueError, OSError) as error:
         _fail(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import secrets
 import sys
@@ -17,6 +16,7 @@ from hexhail.embedded import StoreError, check_postgres, check_valkey
 from hexhail.kernel.clock import SystemClock
 from hexhail.kernel.randomness import generator
 from hexhail.kernel.settings import Settings
+from hexhail.rpc import loop
 from hexhail.rpc.exporter import Exporter, MetricsError
 from hexhail.rpc.keys import load_or_make_key
 from hexhail.rpc.logs import configure_logs
@@ -125,7 +125,7 @@ def run_service(service: Service, settings: Settings, city_ids: Sequence[str]) -
             log.info("draining")
 
     try:
-        asyncio.run(live())
+        loop.run(live())
     except (CityError, StoreError, ListenError, MetricsError, ValueError, OSError) as error:
         print(f"hexhail: {service.name}: {error}", file=sys.stderr)
         return 1
