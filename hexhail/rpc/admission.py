@@ -27,7 +27,7 @@ class AdmissionParams:
 
     max_calls: int = 2_000
     least_calls: int = 16
-    slow_s: float = 1.0
+    slow_s: float = 0.5
     decrease: float = 0.8
     pause_s: float = 0.25
     retry_after_ms: int = 1_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hexhail.kernel.addresses import is_socket_path, with_port
+from hexhail.kernel.addresses import host_and_port, is_socket_path, with_port
 from hexhail.kernel.randomness import generator
 from hexhail.rpc.background import end
 from hexhail.rpc.calls import CallCounters
@@ -23,7 +24,7 @@ from hexhail.rpc.interceptor import MethodRule, ServerInterceptor
 from hexhail.rpc.streams import Drain, StreamAge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SERVER_OPTIONS: Mapping[str, int] = {
-    "grpc.so_reuseport": 0,  # a taken port is an error, not a second silent listener
+    "grpc.so_reuseport": 0,  # `_check_free` says how a port is shared
     "grpc.server.max_pending_requests": 20_000,  # thousands of phones open their streams in the same second
     "grpc.server.max_pending_requests_hard_limit": 40_000,
     "grpc.max_receive_message_length": 4 * 1024 * 1024,
@@ -40,6 +41,13 @@ SERVER_OPTIONS: Mapping[str, int] = {
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,
 }
+
+
+SERVERS = 4
+"""Of one process, on one port. grpc.aio takes in one call of each method in some five turns of the loop: where turns are long,
+the others wait where no limit sees them, and three answers to a ride's offers longer than the next ride. Each server takes in its
+own.
+"""
 
 
 class ListenError(Exception):
@@ -100,10 +108,10 @@ class Shell:
     chance: np.random.Generator = field(default_factory=lambda: generator(0, "stream-age"))
     exporter: Exporter = field(default_factory=Exporter)
 
-    def options(self) -> list[tuple[str, int]]:
-        """What grpc is told."""
+    def options(self, listen: str) -> list[tuple[str, int]]:
+        """What grpc is told of a server that listens there."""
         options = dict(SERVER_OPTIONS)
-        if self.worker_address:
+        if not is_socket_path(listen):
             options["grpc.so_reuseport"] = 1
         if self.stream_age is not None:
             options["grpc.max_connection_age_ms"] = self.stream_age.connection_age_ms
@@ -118,9 +126,14 @@ class Server:
     """A listening service; `address` is where clients reach it."""
 
     def __init__(
-        self, server: grpc.aio.Server, drain: Drain, health_servicer: health.aio.HealthServicer, name: str, address: str
+        self,
+        servers: Sequence[grpc.aio.Server],
+        drain: Drain,
+        health_servicer: health.aio.HealthServicer,
+        name: str,
+        address: str,
     ) -> None:
-        self._server = server
+        self._servers = servers
         self._drain = drain
         self._health = health_servicer
         self._name = name
@@ -135,7 +148,7 @@ class Server:
         """Says NOT_SERVING, ends open streams with OK, lets calls under way finish, stops."""
         await self._health.enter_graceful_shutdown()
         self._drain.begin()
-        await self._server.stop(grace_s)
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
 
 async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: Shell) -> Server:
@@ -145,29 +158,63 @@ async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: 
     """
     drain, calls = Drain(), CallCounters()
     interceptor = ServerInterceptor(token_key, spec.rules(), drain, calls=calls, stream_age_s=shell.stream_age_s)
-    server = grpc.aio.server(interceptors=(interceptor,), options=shell.options())
-    spec.register(spec.servicer, server)
     health_servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    names = (spec.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    port = _listen(server, listen)
+
+    def make() -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=(interceptor,), options=shell.options(listen))
+        spec.register(spec.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        reflection.enable_server_reflection((spec.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    servers, address = _listening(make, listen, is_shared=bool(shell.worker_address))
     if shell.worker_address:
-        _listen(server, shell.worker_address)
+        _listen(servers[0], shell.worker_address)
     shell.exporter.show_calls(calls)
-    await server.start()
+    for server in servers:
+        await server.start()
     for name in (spec.full_name, health.OVERALL_HEALTH):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    address = listen if is_socket_path(listen) else with_port(listen, port)
     log.info("listening", address=address)
-    return Server(server, drain, health_servicer, spec.full_name, address)
+    return Server(servers, drain, health_servicer, spec.full_name, address)
+
+
+def _listening(make: Callable[[], grpc.aio.Server], listen: str, *, is_shared: bool) -> tuple[list[grpc.aio.Server], str]:
+    """Servers that listen at one address, and the address, its port found. A Unix socket has one server."""
+    first = make()
+    if is_socket_path(listen):
+        _listen(first, listen)
+        return [first], listen
+    if not is_shared:
+        _check_free(listen)
+    address = with_port(listen, _listen(first, listen))
+    others = [make() for _ in range(1, SERVERS)]
+    for server in others:
+        _listen(server, address)
+    return [first, *others], address
 
 
 def _listen(server: grpc.aio.Server, address: str) -> int:
     try:
         return server.add_insecure_port(address)
     except RuntimeError:
-        raise ListenError(f"cannot listen on {address}: is it taken, or not an address of this machine?") from None
+        raise _unheard(address) from None
+
+
+def _check_free(address: str) -> None:
+    """Does nobody listen there? Servers that share a port would not be told of a stranger who shares it as well."""
+    try:
+        host, port = host_and_port(address)
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are nobody
+            probe.bind(place)
+    except (ValueError, OSError):
+        raise _unheard(address) from None
+
+
+def _unheard(address: str) -> ListenError:
+    return ListenError(f"cannot listen on {address}: is it taken, or not an address of this machine?")
 
 
 @asynccontextmanager
