@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
-import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,17 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hexhail.kernel.addresses import host_and_port, is_socket_path, with_port
+from hexhail.kernel.addresses import is_socket_path
 from hexhail.kernel.randomness import generator
 from hexhail.rpc.background import end
 from hexhail.rpc.calls import CallCounters
 from hexhail.rpc.exporter import Exporter
 from hexhail.rpc.interceptor import MethodRule, ServerInterceptor
+from hexhail.rpc.ports import held_port
 from hexhail.rpc.streams import Drain, StreamAge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SERVER_OPTIONS: Mapping[str, int] = {
-    "grpc.so_reuseport": 0,  # `_check_free` says how a port is shared
-    "grpc.server.max_pending_requests": 20_000,  # thousands of phones open their streams in the same second
+    "grpc.so_reuseport": 0,  # a taken port is an error, not a second silent listener
+    "grpc.server.max_pending_requests": 20_000,  # of each server: thousands of phones open their streams in the same second
     "grpc.server.max_pending_requests_hard_limit": 40_000,
     "grpc.max_receive_message_length": 4 * 1024 * 1024,
     "grpc.keepalive_time_ms": 30_000,
@@ -46,7 +46,7 @@ SERVER_OPTIONS: Mapping[str, int] = {
 SERVERS = 4
 """Of one process, on one port. grpc.aio takes in one call of each method in some five turns of the loop: where turns are long,
 the others wait where no limit sees them, and three answers to a ride's offers longer than the next ride. Each server takes in its
-own.
+own, of the connections that it was dealt.
 """
 
 
@@ -167,7 +167,10 @@ async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: 
         reflection.enable_server_reflection((spec.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
 
-    servers, address = _listening(make, listen, is_shared=bool(shell.worker_address))
+    with _held(listen, is_shared=bool(shell.worker_address)) as address:
+        servers = [make() for _ in range(1 if is_socket_path(listen) else SERVERS)]
+        for server in servers:
+            _listen(server, address)
     if shell.worker_address:
         _listen(servers[0], shell.worker_address)
     shell.exporter.show_calls(calls)
@@ -179,37 +182,26 @@ async def start_server(spec: ServiceSpec, listen: str, token_key: bytes, shell: 
     return Server(servers, drain, health_servicer, spec.full_name, address)
 
 
-def _listening(make: Callable[[], grpc.aio.Server], listen: str, *, is_shared: bool) -> tuple[list[grpc.aio.Server], str]:
-    """Servers that listen at one address, and the address, its port found. A Unix socket has one server."""
-    first = make()
-    if is_socket_path(listen):
-        _listen(first, listen)
-        return [first], listen
-    if not is_shared:
-        _check_free(listen)
-    address = with_port(listen, _listen(first, listen))
-    others = [make() for _ in range(1, SERVERS)]
-    for server in others:
-        _listen(server, address)
-    return [first, *others], address
+@contextmanager
+def _held(listen: str, *, is_shared: bool) -> Iterator[str]:
+    """Keeps the address from strangers, until our own servers listen there; where workers share it, their parent does so."""
+    if is_shared or is_socket_path(listen):
+        yield listen
+        return
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(held_port(listen))
+        except OSError:
+            raise _unheard(listen) from None
+        except ValueError as error:
+            raise ListenError(f"cannot listen on {listen}: {error}") from None
+        yield address
 
 
-def _listen(server: grpc.aio.Server, address: str) -> int:
+def _listen(server: grpc.aio.Server, address: str) -> None:
     try:
-        return server.add_insecure_port(address)
+        server.add_insecure_port(address)
     except RuntimeError:
-        raise _unheard(address) from None
-
-
-def _check_free(address: str) -> None:
-    """Does nobody listen there? Servers that share a port would not be told of a stranger who shares it as well."""
-    try:
-        host, port = host_and_port(address)
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are nobody
-            probe.bind(place)
-    except (ValueError, OSError):
         raise _unheard(address) from None
 
 

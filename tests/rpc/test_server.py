@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hexhail.api.pricing.v1 import pricing_service_pb2_grpc as pricing_grpc
-from hexhail.rpc.server import ListenError, ServiceSpec, serving
+from hexhail.rpc.server import SERVERS, ListenError, ServiceSpec, serving
 from hexhail.rpc.tokens import EVERYONE
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ async def health_at(address: str) -> int:
 
 async def test_every_connection_is_served_whichever_server_has_it() -> None:
     async with serving(spec(), "127.0.0.1:0", KEY) as server:
+        listening = [each for each in psutil.Process().net_connections("tcp") if f"127.0.0.1:{each.laddr[1]}" == server.address]
         said = await asyncio.gather(*(health_at(server.address) for _ in range(CONNECTIONS)))
+    assert [each.status for each in listening] == [psutil.CONN_LISTEN] * SERVERS
     assert said == [health_pb2.HealthCheckResponse.SERVING] * CONNECTIONS
 
 
@@ -70,9 +73,20 @@ async def test_so_is_one_of_our_own_that_shares_it_among_its_servers() -> None:
             await opened(server.address)
 
 
-@pytest.mark.parametrize("address", ["no-such-host.invalid:1", "127.0.0.1", "192.0.2.1:0"])
-async def test_what_is_no_address_of_this_machine_is_an_error(address: str) -> None:
-    with pytest.raises(ListenError, match=f"cannot listen on {address}"):
+async def test_a_stranger_who_would_share_the_address_is_one_too() -> None:
+    with closing(socket.socket()) as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        with pytest.raises(ListenError, match="is it taken"):
+            await opened(f"127.0.0.1:{stranger.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1", "is not host:port"), ("192.0.2.1:0", "not an address of this machine")]
+)
+async def test_what_is_no_address_of_this_machine_is_an_error(address: str, why: str) -> None:
+    with pytest.raises(ListenError, match=f"cannot listen on {address}: .*{why}"):
         await opened(address)
 
 
